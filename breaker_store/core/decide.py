@@ -1,0 +1,301 @@
+"""What may happen: commands, and the events that follow from a command in a state.
+
+A command brings the time, and the identity for what may follow: the id of the first event that will be stored (later
+ones count on from it) and the era for a new count, should one begin. So `decide` needs no clock and no dice, and the
+same command in the same state always gives the same events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, assert_never
+from uuid import UUID
+
+from breaker_store.core.events import (
+    CircuitState,
+    Event,
+    EventId,
+    Failure,
+    Kind,
+    Outcome,
+    Permit,
+    ProbeAbandoned,
+    ProbeStarted,
+    Transition,
+    Verdict,
+)
+from breaker_store.core.policy import Policy
+from breaker_store.core.state import BreakerState, evolve
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """A call asks to be let through."""
+
+    at: int
+    event_id: EventId
+    era: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A call has ended. Without a permit it is one that the breaker would have refused, seen elsewhere."""
+
+    at: int
+    event_id: EventId
+    era: int
+    kind: Literal[Kind.SUCCESS, Kind.FAILURE]
+    permit: Permit | None
+    duration_us: int | None = None
+    operation: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    attempt: int | None = None
+    trace_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """A call was cancelled, or ended by something that tells nothing of the service."""
+
+    permit: Permit
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Somebody closes the breaker and forgets its failures."""
+
+    at: int
+    event_id: EventId
+    era: int
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePolicy:
+    """Somebody sets the rules for this user; what is being counted goes on being counted."""
+
+    at: int
+    event_id: EventId
+    policy: Policy
+    actor: str | None = None
+    reason: str | None = None
+
+
+Command: TypeAlias = Admit | Report | Abandon | Reset | ChangePolicy
+
+
+def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
+    """Give the events that follow from a command, in order; none if nothing follows.
+
+    A refused `Admit` gives one `rejected` outcome. `Report` and `Abandon` take permits that were given for this
+    breaker, however long ago.
+
+    Raises:
+        ValueError: the command makes no sense: a permit that an open breaker can't have given.
+
+    """
+    match command:
+        case Admit():
+            return _admit(state, command)
+        case Report():
+            return _report(state, command)
+        case Abandon(permit):
+            held = _is_current(state, permit) and state.holds(permit.probe)
+            return (ProbeAbandoned(permit.probe),) if held else ()
+        case Reset():
+            return (_reset(state, command),)
+        case ChangePolicy():
+            return (_change_policy(state, command),)
+        case _:
+            assert_never(command)
+
+
+def permit_of(state_after: BreakerState, events: tuple[Event, ...]) -> Permit | None:
+    """Read the answer to an `Admit` from its events and the state after them; None if the call was refused."""
+    if not events:
+        return Permit(state_after.generation, state_after.era)
+    last = events[-1]
+    if not isinstance(last, ProbeStarted):
+        return None
+    return Permit(state_after.generation, state_after.era, last.probe)
+
+
+def _is_current(state: BreakerState, permit: Permit) -> bool:
+    return (permit.generation, permit.era) == (state.generation, state.era)
+
+
+def _admit(state: BreakerState, command: Admit) -> tuple[Event, ...]:
+    match state.state:
+        case CircuitState.CLOSED:
+            return ()
+        case CircuitState.HALF_OPEN:
+            return (_start_probe(state, command.at) or _reject(state, command),)
+        case CircuitState.OPEN:
+            if state.retry_at is None or command.at < state.retry_at:
+                return (_reject(state, command),)
+            half_opened = _half_open(state, command)
+            return half_opened, ProbeStarted(1, command.at)
+        case _:
+            assert_never(state.state)
+
+
+def _start_probe(state: BreakerState, now: int) -> ProbeStarted | None:
+    # A slot is taken back only when somebody needs it: a slow answer that nobody waits behind is still an answer.
+    # More than one is needed when the policy has come to allow fewer probes than are running.
+    needed = max(0, len(state.probes) + 1 - state.policy.half_open_max_calls)
+    timeout_us = state.policy.timeout_us
+    overdue = [probe.number for probe in state.probes if now - probe.started_at >= timeout_us]
+    if len(overdue) < needed:
+        return None
+    return ProbeStarted(state.probes_started + 1, now, displaced=tuple(overdue[:needed]))
+
+
+def _reject(state: BreakerState, command: Admit) -> Outcome:
+    permit = Permit(state.generation, state.era)
+    return Outcome(Kind.REJECTED, command.event_id, command.at, permit, count=1)
+
+
+def _half_open(state: BreakerState, command: Admit) -> Transition:
+    return replace(
+        _next(state, Kind.HALF_OPENED, command.at, command.event_id, command.era),
+        to_state=CircuitState.HALF_OPEN,
+        retry_at=None,
+        reason=f"the wait of {state.policy.timeout_seconds:g} s is over",
+    )
+
+
+def _report(state: BreakerState, command: Report) -> tuple[Event, ...]:
+    outcome = _outcome(state, command)
+    if outcome.verdict is not Verdict.COUNTED:
+        return (outcome,)
+    after = evolve(state, outcome)
+    change = _change_after(after, command)
+    return (outcome,) if change is None else (outcome, change)
+
+
+def _outcome(state: BreakerState, command: Report) -> Outcome:
+    return Outcome(
+        kind=command.kind,
+        event_id=command.event_id,
+        at=command.at,
+        permit=command.permit or Permit(state.generation, state.era),
+        verdict=_verdict(state, command.permit),
+        duration_us=command.duration_us,
+        operation=command.operation,
+        error_type=command.error_type,
+        error_message=command.error_message,
+        attempt=command.attempt,
+        trace_id=command.trace_id,
+    )
+
+
+def _verdict(state: BreakerState, permit: Permit | None) -> Verdict:
+    if permit is None:
+        return Verdict.WOULD_BE_REFUSED
+    if not _is_current(state, permit):
+        return Verdict.NOT_COUNTED
+    if state.state is CircuitState.OPEN:
+        raise ValueError(f"{permit} can't have been given: the breaker is open in that generation")
+    if state.state is CircuitState.HALF_OPEN and not state.holds(permit.probe):
+        return Verdict.NOT_COUNTED
+    return Verdict.COUNTED
+
+
+def _change_after(state: BreakerState, command: Report) -> Transition | None:
+    """Tell which transition is due once the outcome has been counted."""
+    event_id = EventId(command.event_id.writer_id, command.event_id.writer_seq + 1)
+    threshold = state.policy.failure_threshold
+    if state.state is CircuitState.CLOSED:
+        # Only a failure trips: a breaker may stand over its threshold when two processes counted at once.
+        if command.kind is Kind.FAILURE and state.failure_count >= threshold:
+            return _open(state, command, event_id, f"{state.failure_count} failures in a row")
+        return None
+    if command.kind is Kind.FAILURE:
+        return _open(state, command, event_id, "a probe failed")
+    if state.success_count >= state.policy.success_threshold:
+        return _close(state, command, event_id)
+    return None
+
+
+def _open(state: BreakerState, command: Report, event_id: EventId, reason: str) -> Transition:
+    return replace(
+        _next(state, Kind.OPENED, command.at, event_id, command.era),
+        to_state=CircuitState.OPEN,
+        reason=reason,
+        causes=state.failures,
+        opened_at=command.at,
+        opened_by=event_id,
+        retry_at=command.at + state.policy.timeout_us,
+    )
+
+
+def _close(state: BreakerState, command: Report, event_id: EventId) -> Transition:
+    return replace(
+        _next(state, Kind.CLOSED, command.at, event_id, command.era),
+        to_state=CircuitState.CLOSED,
+        reason=f"{state.success_count} probes in a row succeeded",
+        failure_count=0,
+        opened_at=None,
+        opened_by=None,
+        retry_at=None,
+    )
+
+
+def _reset(state: BreakerState, command: Reset) -> Transition:
+    return replace(
+        _next(state, Kind.RESET, command.at, command.event_id, command.era),
+        to_state=CircuitState.CLOSED,
+        reason=command.reason,
+        actor=command.actor,
+        failure_count=0,
+        last_failure=None,
+        causes=_causes_ended(state),
+        opened_at=None,
+        opened_by=None,
+        retry_at=None,
+    )
+
+
+def _causes_ended(state: BreakerState) -> tuple[Failure, ...]:
+    """Keep what a reset wipes out, for whoever asks later what was reset."""
+    if state.failures or state.last_failure is None:
+        return state.failures
+    return (state.last_failure,)
+
+
+def _change_policy(state: BreakerState, command: ChangePolicy) -> Transition:
+    # It begins no count, so it carries what the current one began with, and the outcomes are counted again on top.
+    base = 0 if state.state is CircuitState.CLOSED else state.failure_count - len(state.failures)
+    return replace(
+        _next(state, Kind.POLICY_CHANGED, command.at, command.event_id, state.era),
+        generation=state.generation,
+        policy=command.policy,
+        policy_is_own=True,
+        reason=command.reason,
+        actor=command.actor,
+        failure_count=base,
+    )
+
+
+def _next(state: BreakerState, kind: Kind, at: int, event_id: EventId, era: int) -> Transition:
+    """Give a transition that changes nothing yet but begins a new count."""
+    return Transition(
+        kind=kind,
+        event_id=event_id,
+        at=at,
+        version=state.version + 1,
+        generation=state.generation + 1,
+        era=era,
+        follows=state.last_transition,
+        from_state=state.state,
+        to_state=state.state,
+        policy=state.policy,
+        policy_is_own=state.policy_is_own,
+        failure_count=state.failure_count,
+        last_failure=state.last_failure,
+        opened_at=state.opened_at,
+        opened_by=state.opened_by,
+        retry_at=state.retry_at,
+    )

@@ -1,0 +1,63 @@
+"""What a set of stored events means, in whatever order they arrived (DESIGN rules 13 and 14).
+
+Transitions that were stored by compare-and-set form one chain per breaker; those that lost have no position and mean
+nothing for the state. The last one of the chain gives state, policy and since when. The counters are those of the
+outcomes admitted under its count, taken in the order (time, writer, number): an order that depends on the events alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from breaker_store.core.events import EventId, Outcome, StoredEvent, Transition
+from breaker_store.core.policy import Policy
+from breaker_store.core.state import BreakerState, evolve
+
+
+class ChainHead(NamedTuple):
+    """The last transition of a chain, as compare-and-set sees it; (0, None) before the first."""
+
+    version: int = 0
+    event_id: EventId | None = None
+
+    def admits(self, transition: Transition) -> bool:
+        """Tell whether a transition was decided on this very head, so that it may follow it."""
+        return (transition.version, transition.follows) == (self.version + 1, self.event_id)
+
+
+def rebuild(policy: Policy, events: Iterable[StoredEvent]) -> BreakerState:
+    """Give the state that one breaker's stored events mean; `policy` is what holds if none was set for the user."""
+    stored = list(events)
+    outcomes = [event for event in stored if isinstance(event, Outcome)]
+    chain = [event for event in stored if isinstance(event, Transition) and event.position is not None]
+    last = max(chain, key=lambda transition: transition.version, default=None)
+    return rebuild_from(policy, last, outcomes)
+
+
+def rebuild_from(policy: Policy, last: Transition | None, outcomes: Iterable[Outcome]) -> BreakerState:
+    """Do the same from the chain's last transition and the outcomes since the current count began.
+
+    Outcomes of other counts may be among them, and ones from before the last success may be missing.
+    """
+    state = BreakerState(policy)
+    if last is not None:
+        state = under_default(evolve(state, last), policy)
+    for outcome in sorted(outcomes, key=lambda outcome: (outcome.at, outcome.event_id)):
+        state = evolve(state, outcome)
+    return state
+
+
+def take_on(live: BreakerState, stored: BreakerState) -> BreakerState:
+    """Give a stored state as a live breaker takes it on: calls in flight keep their slots while their count goes on."""
+    if (live.generation, live.era) != (stored.generation, stored.era):
+        return stored
+    return replace(stored, probes=live.probes, probes_started=live.probes_started)
+
+
+def under_default(state: BreakerState, policy: Policy) -> BreakerState:
+    """Let today's default policy hold where the user has none of their own: a deployment may change it."""
+    if state.policy_is_own or state.policy == policy:
+        return state
+    return replace(state, policy=policy)

@@ -1,0 +1,101 @@
+"""Every error that this package raises of its own accord.
+
+A branch is what a caller can do about it, a leaf is what went wrong::
+
+    BreakerStoreError
+    ├── CircuitBreakerOpenError     wait, or do without the call
+    ├── ConfigurationError          change a setting
+    └── StoreError                  the store's trouble, not the call's
+        ├── LogUnavailableError     try again later
+        ├── EventRefusedError       the event can't be stored as it is
+        ├── LedgerError             stop and look: what is stored is not what was sent
+        └── UnknownBreakerError     no event of this user is stored
+
+What a wrapped call raises is never wrapped or replaced: it reaches the caller as it is.
+"""
+
+from __future__ import annotations
+
+from breaker_store.core.events import EventId, Failure
+
+
+class BreakerStoreError(Exception):
+    """Something went wrong in breaker-store."""
+
+
+class CircuitBreakerOpenError(BreakerStoreError):
+    """The breaker refused the call; the function was not called.
+
+    Attributes:
+        user_id: whose breaker it is; None for a breaker that belongs to nobody.
+        timeout_remaining: seconds until a call may try again; 0.0 when the breaker is half-open and its probes are
+            still running; None when it stays open until somebody releases it.
+        open_since: Unix time, in seconds, of the opening.
+        opened_by: the id of the event that opened it, as it stands (or will stand) in the log.
+        last_failure: the last failure that counted; None if somebody opened it by hand.
+
+    """
+
+    def __init__(
+        self,
+        user_id: int | None,
+        timeout_remaining: float | None,
+        open_since: float | None,
+        opened_by: EventId | None,
+        last_failure: Failure | None,
+    ) -> None:
+        # The message is made when somebody reads it: most refusals are caught and counted, not printed.
+        super().__init__(user_id, timeout_remaining, open_since, opened_by, last_failure)
+        self.user_id = user_id
+        self.timeout_remaining = timeout_remaining
+        self.open_since = open_since
+        self.opened_by = opened_by
+        self.last_failure = last_failure
+
+    def __str__(self) -> str:
+        return f"{self._subject()} is open{self._wait()}{self._cause()}"
+
+    def _subject(self) -> str:
+        return "circuit breaker" if self.user_id is None else f"circuit breaker of user {self.user_id}"
+
+    def _wait(self) -> str:
+        if self.timeout_remaining is None:
+            return " until it is released"
+        if self.timeout_remaining == 0.0:
+            return " for others while a probe is running"
+        return f" for another {self.timeout_remaining:.1f} s"
+
+    def _cause(self) -> str:
+        opened = f"; opened by event {self.opened_by}" if self.opened_by else ""
+        return f"{opened}; last failure: {self.last_failure}" if self.last_failure else opened
+
+
+class ConfigurationError(BreakerStoreError):
+    """A setting is missing or makes no sense."""
+
+
+class StoreError(BreakerStoreError):
+    """The event store could not do what was asked."""
+
+
+class LogUnavailableError(StoreError):
+    """The database can't be reached, or can't do it now."""
+
+
+class EventRefusedError(StoreError):
+    """The database refuses an event for what it contains."""
+
+
+class LedgerError(StoreError):
+    """The ledger of batches contradicts what this writer sent: look before anything else is written."""
+
+
+class UnknownBreakerError(StoreError):
+    """No event of this user is stored, so there is no breaker to speak of."""
+
+    def __init__(self, user_id: int) -> None:
+        super().__init__(user_id)
+        self.user_id = user_id
+
+    def __str__(self) -> str:
+        return f"no circuit breaker is known for user {self.user_id}: no event of this user is stored"
