@@ -1,0 +1,229 @@
+"""The tables, as SQLAlchemy sees them: for queries, and for Alembic to compare with.
+
+The tables are made by the migrations alone, never by ``metadata.create_all``: partitions, triggers and functions stand
+there. What a migrated database holds and what stands here is the same, and a test keeps it so.
+
+``breaker_events`` is one logical table. Its transitions are one plain partition, kept for ever and with keys of their
+own. Its outcomes are a partition that is itself partitioned by day (see ``partitions``), so that retention can drop
+days whole. The two partitions stand here as tables, since a query that knows which it wants reads less through them;
+the days' leaves don't.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import UserDefinedType
+
+OUTCOME_KINDS: Final = range(1, 10)
+"""The kinds that the outcomes' partition takes; not all are in use."""
+
+TRANSITION_KINDS: Final = range(10, 50)
+"""The kinds that the transitions' partition takes; not all are in use."""
+
+
+class TransactionId(UserDefinedType[int]):
+    """Postgres' ``xid8``: the number of a transaction, which does not wrap around."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: Any) -> str:
+        return "XID8"
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    },
+)
+
+
+def _instant() -> DateTime:
+    return DateTime(timezone=True)
+
+
+def _event_columns() -> list[Column[Any]]:
+    """Make the columns of an event, widest first, so that none is padded."""
+    return [
+        # The end of the call, on the database's clock; an imported event keeps its own time.
+        Column("occurred_at", _instant(), nullable=False),
+        Column("user_id", BigInteger, nullable=False),
+        # The identity of the event: a run of a process, and the number of the event in that run, from 1.
+        Column("writer_id", BigInteger, nullable=False),
+        Column("writer_seq", BigInteger, nullable=False),
+        # Rejected: from the first to the last refusal that the row counts.
+        Column("duration_us", BigInteger),
+        # Transitions that won: their number in the whole system's order, without a gap. Null: superseded, or an outcome.
+        Column("position", BigInteger),
+        # The pair under which the call was admitted; of a transition, the pair that it begins (policy_changed: goes on with).
+        Column("generation", Integer, nullable=False),
+        Column("era", Integer, nullable=False),
+        # Transitions: the version that it makes.
+        Column("version", Integer),
+        # The number of the probe in its half-open round, from 1.
+        Column("probe", Integer),
+        # Rejected: the refusals in this row, at least 1.
+        Column("count", Integer),
+        Column("kind", SmallInteger, nullable=False),
+        # Outcomes: 0 counted, 1 not counted (late), 2 would have been refused (imported).
+        Column("verdict", SmallInteger),
+        Column("attempt", SmallInteger),
+        Column("trace_id", Uuid),
+        Column("operation", Text),
+        Column("error_type", Text),
+        Column("error_message", Text),
+        # Transitions: from, to, reason, actor, the policy in force, the causes; readable without the outcomes.
+        Column("details", JSONB),
+        Column("details_version", SmallInteger),
+    ]
+
+
+_HISTORY = ("user_id", "occurred_at", "writer_id", "writer_seq")
+"""A user's history, the fold at start-up and time travel: the one index on all events."""
+
+events = Table(
+    "breaker_events",
+    metadata,
+    *_event_columns(),
+    Index("breaker_events_history", *_HISTORY),
+    comment="All events: append-only. Transitions and outcomes are its partitions",
+    postgresql_partition_by="LIST (kind)",
+)
+
+transitions = Table(
+    "breaker_transitions",
+    metadata,
+    *_event_columns(),
+    Index("breaker_transitions_history", *_HISTORY),
+    Index(
+        "breaker_transitions_position", "position", unique=True, postgresql_where=text("position IS NOT NULL")
+    ),
+    Index(
+        "breaker_transitions_version",
+        "user_id",
+        "version",
+        unique=True,
+        postgresql_where=text("position IS NOT NULL"),
+    ),
+    Index("breaker_transitions_identity", "writer_id", "writer_seq", unique=True),
+    Index("breaker_transitions_time", "occurred_at", "position"),
+    comment="Transitions of breakers, kept for ever. Those without a position are superseded",
+)
+
+outcomes = Table(
+    "breaker_outcomes",
+    metadata,
+    *_event_columns(),
+    Index("breaker_outcomes_history", *_HISTORY),
+    comment="Outcomes of calls, a partition per UTC day",
+    postgresql_partition_by="RANGE (occurred_at)",
+)
+
+states = Table(
+    "breaker_states",
+    metadata,
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    # Where the current count begins: may be early, never late. Null: nothing to fold, the counters are zero.
+    Column("tail_from", _instant()),
+    Column("tail_writer", BigInteger),
+    # The identity of the last transition of the chain, which the next one must follow.
+    Column("last_writer_id", BigInteger),
+    Column("last_writer_seq", BigInteger),
+    # When the current state began.
+    Column("since", _instant()),
+    Column("opened_at", _instant()),
+    # By this server's clock_timestamp(). Null: not open, or open until it is released.
+    Column("retry_at", _instant()),
+    Column("version", Integer, nullable=False, server_default=text("0")),
+    Column("generation", Integer, nullable=False, server_default=text("0")),
+    Column("era", Integer, nullable=False, server_default=text("0")),
+    # 0 closed, 1 open, 2 half-open.
+    Column("state", SmallInteger, nullable=False, server_default=text("0")),
+    Column("failure_count", Integer, nullable=False, server_default=text("0")),
+    # Half-open: the successful probes of this round.
+    Column("success_count", Integer, nullable=False, server_default=text("0")),
+    # The last failure that counted, as it stands in the details of transitions.
+    Column("last_failure", JSONB),
+    # Null: the package's defaults.
+    Column("policy", JSONB),
+    Column("policy_is_own", Boolean, nullable=False, server_default=text("false")),
+    Index(
+        "breaker_states_not_closed",
+        "state",
+        postgresql_include=["user_id"],
+        postgresql_where=text("state <> 0"),
+    ),
+    Index("breaker_states_tail", "user_id", postgresql_where=text("tail_from IS NOT NULL")),
+    comment="What the events say of each breaker: one row a breaker, made by its first event",
+    # Room in each page, so that a change of state stays in it and touches no index.
+    postgresql_with={"fillfactor": "80"},
+)
+
+batches = Table(
+    "writer_batches",
+    metadata,
+    Column("writer_id", BigInteger, primary_key=True, autoincrement=False),
+    # 1, 2, 3, ... within a writer.
+    Column("batch_no", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("event_count", Integer, nullable=False),
+    # The version of the encoding that the digest is made of.
+    Column("format", SmallInteger, nullable=False),
+    # 0 live, 1 import, 2 operator.
+    Column("source", SmallInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    # Null for a writer's first batch alone.
+    Column("previous_digest", LargeBinary),
+    # The earliest and latest occurred_at in the batch.
+    Column("earliest", _instant(), nullable=False),
+    Column("latest", _instant(), nullable=False),
+    Column("recorded_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("xid", TransactionId, nullable=False, server_default=func.pg_current_xact_id()),
+    CheckConstraint("batch_no >= 1", "batch_no"),
+    CheckConstraint("first_seq >= 1", "first"),
+    CheckConstraint("event_count BETWEEN 1 AND last_seq - first_seq + 1", "count"),
+    CheckConstraint("octet_length(digest) = 32 AND octet_length(previous_digest) = 32", "digest"),
+    CheckConstraint("(batch_no = 1) = (previous_digest IS NULL)", "chain"),
+    CheckConstraint("earliest <= latest", "times"),
+    comment="The ledger: every batch of events that is stored, once. Append-only",
+)
+
+log_position = Table(
+    "log_position",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("last", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("singleton", "one_row"),
+    comment="One row: the position of the last transition that won",
+)
+
+imported_lines = Table(
+    "imported_lines",
+    metadata,
+    # 16 bytes of the digest of the line's content and its ordinal among equal lines.
+    Column("line", Uuid, primary_key=True),
+    comment="Which lines of imported files are stored, so that a second import adds nothing",
+)

@@ -1,0 +1,151 @@
+"""A real Postgres for the tests: one server for all, one database for each.
+
+The server is the embedded one, in a temporary folder, unless ``BREAKER_STORE_TEST_DATABASE_URL`` names a running one whose
+user may create databases. The migrations run once, into a template; a test's database is a copy of it, dropped after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from pytest_postgresql import factories
+from pytest_postgresql.executors import NoopExecutor
+from pytest_postgresql.janitor import DatabaseJanitor
+
+from breaker_store.embedded import EmbeddedPostgres
+from breaker_store.postgres import migrating
+
+# Nobody needs these data after a crash.
+FAST_AND_LOOSE = {"fsync": "off", "full_page_writes": "off"}
+
+# Several runs may share a server.
+NAME = f"breaker_store_test_{os.getpid()}"
+
+Connect = Callable[..., Awaitable[asyncpg.Connection]]
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server, in the form that pytest-postgresql's ``depends_on`` asks for."""
+
+    host: str
+    port: int
+    user: str
+    password: str | None
+    maintenance_dbname: str
+    options: str = ""
+    template_dbname: None = None
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    named = os.environ.get("BREAKER_STORE_TEST_DATABASE_URL")
+    if named:
+        yield describe(named)
+        return
+    with tempfile.TemporaryDirectory(prefix="breaker-store-test-", dir=find_memory()) as folder:
+        # Root's server runs as another user, who has to pass through.
+        Path(folder).chmod(0o711)
+        with EmbeddedPostgres(Path(folder, "data"), settings=FAST_AND_LOOSE) as server:
+            yield describe(server.url)
+
+
+def find_memory() -> str | None:
+    """Find a folder that is kept in memory, and has the room: a database is some 300 files, for each test."""
+    memory = Path("/dev/shm")  # noqa: S108 - made unguessable below it
+    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * 1024**3
+    return str(memory) if roomy else None
+
+
+def describe(url: str) -> Server:
+    parts: dict[str, Any] = conninfo_to_dict(url)
+    return Server(
+        host=parts.get("host", "localhost"),
+        port=int(parts.get("port", 5432)),
+        user=parts.get("user", "postgres"),
+        password=parts.get("password"),
+        maintenance_dbname=parts.get("dbname", "postgres"),
+    )
+
+
+def migrate(*, host: str, port: int, user: str, password: str | None, dbname: str, **_others: object) -> None:
+    asyncio.run(migrating.upgrade(make_url(host, port, user, password, dbname)))
+
+
+def make_url(host: str, port: int, user: str, password: str | None, dbname: str) -> str:
+    account = quote(user) if password is None else f"{quote(user)}:{quote(password, safe='')}"
+    if host.startswith("/"):
+        return f"postgresql://{account}@/{dbname}?host={quote(host)}&port={port}"
+    return f"postgresql://{account}@{host}:{port}/{dbname}"
+
+
+migrated_server = factories.postgresql_noproc(depends_on="postgres_server", dbname=NAME, load=[migrate])
+
+
+@contextmanager
+def make_database(server: Server | NoopExecutor, template: str | None) -> Iterator[str]:
+    name = f"{NAME}_{next(_numbers)}"
+    janitor = DatabaseJanitor(
+        user=server.user,
+        host=server.host,
+        port=server.port,
+        password=server.password,
+        dbname=name,
+        template_dbname=template,
+        maintenance_dbname=server.maintenance_dbname,
+    )
+    with janitor:
+        yield make_url(server.host, server.port, server.user, server.password, name)
+
+
+@pytest.fixture
+def databases() -> Iterator[ExitStack]:
+    """Keep the test's databases until its connections are closed."""
+    with ExitStack() as kept:
+        yield kept
+
+
+@pytest.fixture
+def database_url(databases: ExitStack, migrated_server: NoopExecutor) -> str:
+    """Address a migrated database of the test's own, without events or daily partitions."""
+    return databases.enter_context(make_database(migrated_server, migrated_server.template_dbname))
+
+
+@pytest.fixture
+def empty_database_url(databases: ExitStack, postgres_server: Server) -> str:
+    """Address a database of the test's own in which nothing is."""
+    return databases.enter_context(make_database(postgres_server, None))
+
+
+@pytest.fixture
+async def connect(databases: ExitStack) -> AsyncIterator[Connect]:
+    """Open connections, as asyncpg.connect does, that are closed after the test."""
+    async with AsyncExitStack() as opened:
+
+        async def connect(database_url: str, **options: Any) -> asyncpg.Connection:
+            connection = await asyncpg.connect(database_url, **options)
+            opened.push_async_callback(connection.close)
+            return connection
+
+        yield connect
+
+
+@pytest.fixture
+async def connection(connect: Connect, database_url: str) -> asyncpg.Connection:
+    """Open a connection to the test's migrated database."""
+    return await connect(database_url)

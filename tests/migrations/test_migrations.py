@@ -1,0 +1,149 @@
+"""Every revision goes up, down and up again, and the last one is what the models say."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+
+from breaker_store.postgres import migrating
+from breaker_store.postgres.tables import metadata
+
+Connect = Callable[..., Awaitable[asyncpg.Connection]]
+
+# All that a migration can leave behind, as text, without the daily partitions.
+SCHEMA = """
+WITH relation AS (
+    SELECT oid, relname, relkind, reloptions, relnamespace FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relname !~ '^breaker_outcomes_\\d{8}|^breaker_store_alembic'
+)
+SELECT format('relation %s %s %s %s', relname, relkind, reloptions, pg_get_partkeydef(oid)) FROM relation
+UNION ALL SELECT format(
+    'column %s.%s %s %s %s %s', relname, attname, format_type(atttypid, atttypmod), attnotnull,
+    pg_get_expr(adbin, adrelid), CASE WHEN relkind IN ('r', 'p') THEN attnum END
+) FROM relation JOIN pg_attribute ON attrelid = oid AND attnum > 0 AND NOT attisdropped
+LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+UNION ALL SELECT format('constraint %s %s', conname, pg_get_constraintdef(pg_constraint.oid))
+FROM relation JOIN pg_constraint ON conrelid = relation.oid AND contype <> 'n'  -- from 18 on; attnotnull says it
+UNION ALL SELECT format('index %s', replace(pg_get_indexdef(oid), ' ON ONLY ', ' ON '))
+FROM relation WHERE relkind IN ('i', 'I')
+UNION ALL SELECT format('comment %s %s %s', relname, objsubid, description)
+FROM relation JOIN pg_description ON objoid = oid AND classoid = 'pg_class'::regclass
+UNION ALL SELECT format('trigger %s %s', pg_get_triggerdef(pg_trigger.oid), tgenabled)
+FROM relation JOIN pg_trigger ON tgrelid = relation.oid
+UNION ALL SELECT format('function %s %s', pg_get_functiondef(oid), proacl)
+FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT format('type %s', typname) FROM pg_type
+WHERE typnamespace = 'public'::regnamespace AND typtype <> 'c' AND typcategory <> 'A'
+"""
+
+
+async def read_schema(connection: asyncpg.Connection) -> list[str]:
+    return sorted(row[0] for row in await connection.fetch(SCHEMA))
+
+
+def modelled(schema: list[str]) -> list[str]:
+    """Leave out what models can't say: triggers and functions, and how the partitions hang together."""
+    return [line for line in schema if not line.startswith(("trigger ", "function "))]
+
+
+def scripts() -> ScriptDirectory:
+    spec = importlib.util.find_spec("breaker_store.migrations")
+    assert spec is not None
+    assert spec.origin is not None
+    return ScriptDirectory(str(Path(spec.origin).parent))
+
+
+@pytest.fixture
+async def empty(connect: Connect, empty_database_url: str) -> asyncpg.Connection:
+    return await connect(empty_database_url)
+
+
+def test_there_is_one_head_and_one_line_of_numbered_revisions() -> None:
+    revisions = list(scripts().walk_revisions())[::-1]
+
+    assert [scripts().get_current_head()] == scripts().get_heads()
+    assert [script.revision for script in revisions] == [
+        f"{number:04}" for number in range(1, len(revisions) + 1)
+    ]
+    assert tuple(script.revision for script in revisions) == migrating.known_revisions()
+
+
+def test_every_file_begins_with_its_revision() -> None:
+    for script in scripts().walk_revisions():
+        assert Path(script.path).name.startswith(f"{script.revision}_")
+
+
+async def test_every_step_goes_up_and_down_and_up(empty: asyncpg.Connection, empty_database_url: str) -> None:
+    """What a step down leaves is what was there before the step up."""
+    for revision in migrating.known_revisions():
+        before = await read_schema(empty)
+        await migrating.upgrade(empty_database_url, revision)
+        above = await read_schema(empty)
+        await migrating.downgrade(empty_database_url, "-1")
+        assert await read_schema(empty) == before
+        await migrating.upgrade(empty_database_url, revision)
+        assert await read_schema(empty) == above != before
+        assert await migrating.current(empty_database_url) == revision
+
+
+async def test_going_all_the_way_down_with_events_leaves_nothing(
+    connection: asyncpg.Connection, database_url: str
+) -> None:
+    await connection.execute("SELECT ensure_outcome_partitions('2026-01-01', '2026-01-03')")
+    await connection.execute(
+        "INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, generation, era, kind)"
+        " VALUES ('2026-01-02 12:00+00', 1, 1, 1, 0, 0, 1)"
+    )
+
+    await migrating.downgrade(database_url, "base")
+
+    assert await read_schema(connection) == []
+    assert await migrating.current(database_url) is None
+
+
+async def test_autogenerate_finds_nothing_to_do(connection: asyncpg.Connection, database_url: str) -> None:
+    """Daily partitions, which no model knows, are no difference either."""
+    await connection.execute("SELECT ensure_outcome_partitions('2026-01-01', '2026-01-03')")
+
+    async with migrating.open_engine(database_url).connect() as migrated:
+        await migrated.run_sync(lambda sync: command.check(migrating.make_config(sync)))
+
+
+async def test_models_equal_migrations(
+    connection: asyncpg.Connection, empty: asyncpg.Connection, empty_database_url: str
+) -> None:
+    """Also in what autogenerate doesn't compare: checks, partial indexes, order of columns, storage options."""
+    async with migrating.open_engine(empty_database_url).begin() as modelling:
+        await modelling.run_sync(metadata.create_all)
+
+    assert modelled(await read_schema(empty)) == modelled(await read_schema(connection))
+
+
+async def test_positions_begin_at_zero_in_one_row(connection: asyncpg.Connection) -> None:
+    assert [tuple(row) for row in await connection.fetch("SELECT * FROM log_position")] == [(True, 0)]
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await connection.execute("INSERT INTO log_position DEFAULT VALUES")
+    with pytest.raises(asyncpg.CheckViolationError):
+        await connection.execute("INSERT INTO log_position VALUES (false, 0)")
+
+
+async def test_all_stands_in_the_schema_that_comes_first(
+    empty: asyncpg.Connection, empty_database_url: str
+) -> None:
+    """Whoever calls the function later, with whatever search path, makes partitions there."""
+    await empty.execute('CREATE SCHEMA "Host\'s own"')
+    separator = "&" if "?" in empty_database_url else "?"
+    await migrating.upgrade(f"{empty_database_url}{separator}search_path=%22Host's own%22")
+
+    await empty.execute("SELECT \"Host's own\".ensure_outcome_partitions('2026-01-01', '2026-01-01')")
+
+    assert await read_schema(empty) == []
+    assert (
+        await empty.fetchval("SELECT to_regclass($1)", '"Host\'s own".breaker_outcomes_20260101') is not None
+    )
