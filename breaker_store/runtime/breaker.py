@@ -1,0 +1,415 @@
+"""The breaker that a bot developer holds: the live shell around the pure core.
+
+Every change of state goes through `decide` and `evolve`. Two paths leave `decide` out, because in them it would decide
+nothing: a success of a calm breaker and a refusal of one that is open and waiting. Both are recorded and change no
+state (a property of `evolve`, tested as such), and they are nearly all there is to do.
+
+Nothing here awaits anything but the caller's own function, so no other task can come between a decision and its
+taking effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, NamedTuple, ParamSpec, Self, TypedDict, TypeVar
+
+from breaker_store.core.cleaning import clean_name, clean_text
+from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Report, Reset, decide, permit_of
+from breaker_store.core.events import (
+    CircuitState,
+    Event,
+    Kind,
+    Outcome,
+    Permit,
+    Transition,
+)
+from breaker_store.core.policy import MICROSECONDS, Policy, error_name
+from breaker_store.core.rebuild import take_on
+from breaker_store.core.state import BreakerState, evolve
+from breaker_store.errors import CircuitBreakerOpenError
+from breaker_store.ports import MarkKind
+from breaker_store.runtime.clock import NANOSECONDS_IN_MICROSECOND, Clock
+from breaker_store.runtime.journal import CalmSuccess, Journal, Marking, Refusals
+from breaker_store.runtime.listeners import Listeners
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+_NOT_CALLED: Any = object()
+
+
+class StateDict(TypedDict):
+    """A breaker's state for people and dashboards. `timeout_remaining` is 0.0 unless open; times are Unix seconds."""
+
+    state: str
+    failure_count: int
+    success_count: int
+    failure_threshold: int
+    success_threshold: int
+    timeout_seconds: float
+    timeout_remaining: float
+    last_failure_time: float | None
+
+
+class Surroundings:
+    """What the breakers of one registry share."""
+
+    __slots__ = ("clock", "entries", "journal", "listeners", "monotonic_ns", "unconfirmed")
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.monotonic_ns = clock.monotonic_ns
+        self.journal = Journal()
+        self.listeners = Listeners()
+        self.entries: dict[tuple[CircuitBreaker, object], list[_Entry]] = {}
+        # Transitions by user that the log has not confirmed yet, oldest first; each was decided on the one before.
+        self.unconfirmed: dict[int, list[Transition]] = {}
+
+    def expect_confirmation(self, user_id: int | None, transition: Transition) -> None:
+        if user_id is not None and self.journal.kept:
+            self.unconfirmed.setdefault(user_id, []).append(transition)
+
+
+class _Entry(NamedTuple):
+    """One `async with` that is under way."""
+
+    permit: Permit
+    started_ns: int
+
+
+class CircuitBreaker:
+    """Refuses calls that would probably fail, by the rules of its `Policy`, and remembers what it saw.
+
+    Made alone it belongs to nobody and keeps its state in memory. `CircuitBreakerRegistry.get_breaker` gives the
+    breaker of a user, which a store makes durable. All ways to use it count the same::
+
+        await breaker.call(func, *args, **kwargs)
+        async with breaker: ...
+        @breaker
+        async def func(): ...
+
+    It is safe for any number of tasks of one event loop, and for no more than one thread.
+    """
+
+    __slots__ = ("_refusals", "_run_is_marked", "_state", "_surroundings", "stored", "user_id")
+
+    def __init__(  # noqa: PLR0913 - existing code relies on these
+        self,
+        failure_threshold: int = 5,
+        timeout_seconds: float = 60.0,
+        success_threshold: int = 2,
+        *,
+        half_open_max_calls: int = 1,
+        policy: Policy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Make a breaker of its own; `policy` takes the place of the four numbers."""
+        chosen = policy or Policy(failure_threshold, timeout_seconds, success_threshold, half_open_max_calls)
+        self._begin(None, BreakerState(chosen), Surroundings(clock or Clock()))
+
+    @classmethod
+    def of_registry(cls, user_id: int, state: BreakerState, surroundings: Surroundings) -> Self:
+        """Make the breaker of a user; for the registry."""
+        breaker = cls.__new__(cls)
+        breaker._begin(user_id, state, surroundings)  # noqa: SLF001 - it is of this class
+        return breaker
+
+    def _begin(self, user_id: int | None, state: BreakerState, surroundings: Surroundings) -> None:
+        self.user_id = user_id
+        self._state = state
+        self._surroundings = surroundings
+        self._refusals: Refusals | None = None
+        self._run_is_marked = False
+        self.stored = False  # whether the store is known to have a row for it
+
+    def __repr__(self) -> str:
+        return f"<CircuitBreaker user_id={self.user_id} {self._state.state}>"
+
+    @property
+    def state(self) -> BreakerState:
+        """The state as a value; it is replaced, never changed."""
+        return self._state
+
+    async def call(
+        self,
+        func: Callable[Parameters, Awaitable[Result]],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
+        """Call `func` if the breaker lets it through, await what it gives, and record what became of it.
+
+        Raises:
+            CircuitBreakerOpenError: it does not; `func` was not called.
+            TypeError: `func` gave nothing that can be awaited; this is no outcome.
+
+        Whatever `func` raises is raised as it is. Cancellation, and a refusal by another breaker inside `func`, are no
+        outcomes.
+        """
+        state = self._state
+        permit = None if state.calm else self._admit()
+        surroundings = self._surroundings
+        monotonic_ns = surroundings.monotonic_ns
+        awaitable = _NOT_CALLED
+        started_ns = monotonic_ns()
+        try:
+            awaitable = func(*args, **kwargs)
+            result = await awaitable
+        except BaseException as error:
+            ended_ns = monotonic_ns()
+            if not _is_call(func, awaitable):
+                self._abandon(permit or Permit(state.generation, state.era))
+                raise _not_awaitable(func, awaitable) from error
+            self._fail(
+                error, permit or Permit(state.generation, state.era), started_ns, ended_ns, _name(func)
+            )
+            raise
+        ended_ns = monotonic_ns()
+        if permit is None and self._state is state:
+            entry: CalmSuccess
+            try:
+                entry = (self, state, started_ns, ended_ns, func.__name__)
+            except AttributeError:
+                entry = (self, state, started_ns, ended_ns, _name(func))
+            journal = surroundings.journal
+            pending = journal.pending
+            if 0 < len(pending) < journal.limit:
+                pending.append(entry)
+            else:
+                journal.add(entry)
+        else:
+            self._succeed(permit or Permit(state.generation, state.era), started_ns, ended_ns, _name(func))
+        return result
+
+    def __call__(
+        self, func: Callable[Parameters, Awaitable[Result]]
+    ) -> Callable[Parameters, Awaitable[Result]]:
+        """Decorate a function so that each call of it goes through this breaker."""
+
+        @functools.wraps(func)
+        async def protected(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            return await self.call(func, *args, **kwargs)
+
+        return protected
+
+    async def __aenter__(self) -> Self:
+        permit = self._admit()
+        entry = _Entry(permit, self._surroundings.monotonic_ns())
+        self._surroundings.entries.setdefault((self, asyncio.current_task()), []).append(entry)
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        ended_ns = self._surroundings.monotonic_ns()
+        permit, started_ns = self._leave()
+        if error is None:
+            self._succeed(permit, started_ns, ended_ns, None)
+        else:
+            self._fail(error, permit, started_ns, ended_ns, None)
+
+    def _leave(self) -> _Entry:
+        """Find the innermost `async with` of this task, so that tasks may share the object and nest it."""
+        entries = self._surroundings.entries
+        key = (self, asyncio.current_task())
+        entry = entries[key].pop()
+        if not entries[key]:
+            del entries[key]
+        return entry
+
+    def get_state(self) -> StateDict:
+        state, now = self._state, self._surroundings.clock.now_us()
+        return {
+            "state": state.state.value,
+            "failure_count": state.failure_count,
+            "success_count": state.success_count,
+            "failure_threshold": state.policy.failure_threshold,
+            "success_threshold": state.policy.success_threshold,
+            "timeout_seconds": state.policy.timeout_seconds,
+            "timeout_remaining": state.remaining_us(now) / MICROSECONDS,
+            "last_failure_time": state.last_failure.at / MICROSECONDS if state.last_failure else None,
+        }
+
+    def reset(self, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Close the breaker and forget its failures, whatever its state; who and why go into the log."""
+        journal = self._surroundings.journal
+        now = self._surroundings.clock.now_us()
+        command = Reset(now, journal.next_id(), journal.draw_era(), _clean(actor), _clean(reason))
+        self._take_on(decide(self._state, command))
+
+    def set_policy(self, policy: Policy, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Give this user rules of their own; nothing happens if they have these already."""
+        if self._state.policy_is_own and self._state.policy == policy:
+            return
+        now = self._surroundings.clock.now_us()
+        command = ChangePolicy(
+            now, self._surroundings.journal.next_id(), policy, _clean(actor), _clean(reason)
+        )
+        self._take_on(decide(self._state, command))
+
+    def adopt(self, state: BreakerState, news: Transition | None = None) -> None:
+        """Take on a state that the store has; `news` is the transition to tell listeners of, if there is one."""
+        self._state = take_on(self._state, state)
+        self._run_is_marked = False
+        if news is not None:
+            self._surroundings.listeners.tell(self.user_id, news)
+
+    def end_counting_refusals(self) -> None:
+        """Begin a new entry at the next refusal: the recorder has taken the current one."""
+        self._refusals = None
+
+    def _admit(self) -> Permit:
+        state = self._state
+        if state.state is CircuitState.CLOSED:
+            return Permit(state.generation, state.era)
+        now_ns = self._surroundings.monotonic_ns()
+        now = self._surroundings.clock.at_us(now_ns)
+        if state.state is CircuitState.OPEN and (state.retry_at is None or now < state.retry_at):
+            raise self._refuse(state, now_ns, now)
+        journal = self._surroundings.journal
+        events = decide(state, Admit(now, journal.next_id(), journal.draw_era()))
+        if events and isinstance(events[-1], Outcome):
+            raise self._refuse(state, now_ns, now)
+        self._take_on(events)
+        permit = permit_of(self._state, events)
+        assert permit is not None  # noqa: S101 - a refusal was raised above
+        return permit
+
+    def _refuse(self, state: BreakerState, now_ns: int, now: int) -> CircuitBreakerOpenError:
+        """Count a refusal, together with the others of this flush, and make the error to raise."""
+        counted = self._refusals
+        if counted is not None and counted[1] is state:
+            counted[3] = now_ns
+            counted[4] += 1
+        else:
+            counted = [self, state, now_ns, now_ns, 1]
+            self._refusals = counted if self._surroundings.journal.add(counted) else None
+        waits_for_release = state.state is CircuitState.OPEN and state.retry_at is None
+        return CircuitBreakerOpenError(
+            self.user_id,
+            None if waits_for_release else state.remaining_us(now) / MICROSECONDS,
+            None if state.opened_at is None else state.opened_at / MICROSECONDS,
+            state.opened_by,
+            state.last_failure,
+        )
+
+    def _succeed(self, permit: Permit, started_ns: int, ended_ns: int, operation: str | None) -> None:
+        command = self._report(Kind.SUCCESS, permit, started_ns, ended_ns, operation, None)
+        self._take_on(decide(self._state, command))
+
+    def _fail(
+        self, error: BaseException, permit: Permit, started_ns: int, ended_ns: int, operation: str | None
+    ) -> None:
+        if not _tells_of_the_service(error):
+            self._abandon(permit)
+            return
+        counts = isinstance(error, Exception) and self._state.policy.counts_as_failure(error)
+        kind = Kind.FAILURE if counts else Kind.SUCCESS
+        command = self._report(kind, permit, started_ns, ended_ns, operation, error)
+        self._take_on(decide(self._state, command))
+
+    def _abandon(self, permit: Permit) -> None:
+        self._take_on(decide(self._state, Abandon(permit)))
+
+    def _report(  # noqa: PLR0913, PLR0917 - one call's facts
+        self,
+        kind: Kind,
+        permit: Permit,
+        started_ns: int,
+        ended_ns: int,
+        operation: str | None,
+        error: BaseException | None,
+    ) -> Report:
+        journal = self._surroundings.journal
+        return Report(
+            at=self._surroundings.clock.at_us(ended_ns),
+            event_id=journal.next_id(),
+            era=journal.draw_era(),
+            kind=Kind.FAILURE if kind is Kind.FAILURE else Kind.SUCCESS,
+            permit=permit,
+            duration_us=(ended_ns - started_ns) // NANOSECONDS_IN_MICROSECOND,
+            operation=operation,
+            error_type=None if error is None else clean_name(error_name(type(error))),
+            error_message=None if error is None else _message(error),
+        )
+
+    def _take_on(self, events: tuple[Event, ...]) -> None:
+        """Let the events take effect: the one place where a live breaker's state changes by what it decided."""
+        surroundings = self._surroundings
+        for event in events:
+            before = self._state
+            self._state = evolve(before, event)
+            if isinstance(event, Outcome | Transition):
+                surroundings.journal.note((self, event, self._mark(before, event)))
+            if isinstance(event, Transition):
+                surroundings.expect_confirmation(self.user_id, event)
+                surroundings.journal.hurry()
+                surroundings.listeners.tell(self.user_id, event)
+
+    def _mark(self, before: BreakerState, event: Outcome | Transition) -> Marking | None:
+        """Tell what the breaker's row must hear of; a run of failures is marked by the first that this process adds.
+
+        A run may have begun in another process, or in an earlier run of this one, whose mark may be gone by now.
+        """
+        after = self._state
+        if isinstance(event, Transition):
+            self._run_is_marked = False
+        elif after is before:
+            return None
+        elif after.state is CircuitState.HALF_OPEN:
+            return Marking(MarkKind.PROBE_SUCCEEDED) if event.kind is Kind.SUCCESS else None
+        elif after.calm:
+            self._run_is_marked = False
+            return Marking(MarkKind.RUN_ENDED, after.last_failure)
+        elif not self._run_is_marked:
+            self._run_is_marked = True
+            return Marking(MarkKind.RUN_BEGAN)
+        return None
+
+
+def _tells_of_the_service(error: BaseException) -> bool:
+    """Leave out what says nothing of the service: cancellation, the end of the process, another breaker's refusal."""
+    return isinstance(error, Exception) and not isinstance(
+        error, CircuitBreakerOpenError | concurrent.futures.CancelledError
+    )
+
+
+def _is_call(func: object, awaitable: object) -> bool:
+    """Tell a call that failed from something that was no asynchronous call at all."""
+    return callable(func) if awaitable is _NOT_CALLED else inspect.isawaitable(awaitable)
+
+
+def _not_awaitable(func: object, given: object) -> TypeError:
+    if given is _NOT_CALLED:
+        return TypeError(f"a function is needed, not {func!r}")
+    return TypeError(
+        f"{func!r} gave {type(given).__name__}, which can't be awaited: "
+        "a breaker protects functions that give awaitables, such as an async def"
+    )
+
+
+def _name(func: object) -> str | None:
+    while isinstance(func, functools.partial):
+        func = func.func
+    name = getattr(func, "__name__", None)
+    return name if isinstance(name, str) else None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an exception that can't be printed is still a failure of the call
+        text = "(the error could not be printed)"
+    return clean_text(text)
+
+
+def _clean(text: str | None) -> str | None:
+    return None if text is None else clean_text(text)

@@ -1,0 +1,88 @@
+"""Those who want to hear of transitions. What they do changes nothing for the breaker or for each other."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from breaker_store.core.events import Transition
+
+logger = logging.getLogger(__name__)
+
+Listener: TypeAlias = Callable[[int | None, Transition], Awaitable[object] | object]
+BACKLOG_LIMIT = 1_000
+
+
+class Listeners:
+    """Calls each subscriber with `(user_id, transition)`, in order, after the transition has been taken on.
+
+    A call happens in a later turn of the running event loop, or at once where none runs. A subscriber that raises is
+    logged; one whose coroutine is slow gets what it missed afterwards, up to `BACKLOG_LIMIT` transitions, beyond which
+    the newest are left out and that is logged.
+    """
+
+    def __init__(self) -> None:
+        self._subscriptions: list[_Subscription] = []
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Add a subscriber, plain or async; the function returned removes it."""
+        subscription = _Subscription(listener)
+        self._subscriptions.append(subscription)
+
+        def unsubscribe() -> None:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+
+        return unsubscribe
+
+    def tell(self, user_id: int | None, transition: Transition) -> None:
+        for subscription in self._subscriptions:
+            subscription.offer(user_id, transition)
+
+
+class _Subscription:
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._backlog: deque[tuple[int | None, Transition]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def offer(self, user_id: int | None, transition: Transition) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._call_without_loop(user_id, transition)
+            return
+        if len(self._backlog) >= BACKLOG_LIMIT:
+            logger.warning(
+                "listener %r is too slow and misses %s of user %s", self._listener, transition.kind, user_id
+            )
+            return
+        self._backlog.append((user_id, transition))
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        while self._backlog:
+            user_id, transition = self._backlog.popleft()
+            try:
+                answer = self._listener(user_id, transition)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception:
+                logger.exception(
+                    "listener %r failed on %s of user %s", self._listener, transition.kind, user_id
+                )
+
+    def _call_without_loop(self, user_id: int | None, transition: Transition) -> None:
+        try:
+            answer = self._listener(user_id, transition)
+        except Exception:
+            logger.exception("listener %r failed on %s of user %s", self._listener, transition.kind, user_id)
+            return
+        if inspect.iscoroutine(answer):
+            answer.close()
+            logger.warning("listener %r is async and was not called: no event loop runs", self._listener)

@@ -1,0 +1,259 @@
+"""Brings what breakers did into the log, behind their backs: calls never wait for it.
+
+One flush is in flight at a time, so a writer's events arrive in their order. A flush goes out when the oldest entry has
+waited for the interval, and at once when there is a transition among them. While the log is away the same batch is sent
+again and again, and the journal, which is bounded, fills up; what gives way there is counted and said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import tenacity
+
+from breaker_store.errors import EventRefusedError, LedgerError, LogUnavailableError
+from breaker_store.ports import Batch, EventLog, Fate, OutcomeRow
+from breaker_store.runtime.clock import Clock
+from breaker_store.runtime.cutting import BatchCutter
+from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT, Journal
+
+logger = logging.getLogger(__name__)
+
+FLUSH_INTERVAL_SECONDS: Final = 0.02
+BATCH_SIZE: Final = 1_000
+LONGEST_PAUSE_SECONDS: Final = 5.0
+_TEXT_COLUMNS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderStats:
+    """What the recorder has done since it was started.
+
+    Attributes:
+        queued: entries that wait in the journal, not counting the batch that is being sent.
+        flushed: events that are stored.
+        set_aside: events that the database refused even without their texts.
+        given_up: events that found the queue full. Nothing else is ever lost.
+        last_error: what the log last complained of; None if it never did.
+
+    """
+
+    queued: int
+    flushed: int
+    set_aside: int
+    given_up: int
+    last_error: str | None
+
+
+class Recorder:
+    """Takes batches from a journal and appends them to a log until they are stored.
+
+    `settle` is awaited with the fates of each batch's transitions, before the next batch is sent.
+    """
+
+    def __init__(  # noqa: PLR0913 - it joins these, and is made in one place
+        self,
+        journal: Journal,
+        clock: Clock,
+        log: EventLog[Any],
+        settle: Callable[[list[Fate]], Awaitable[None]],
+        *,
+        queue_limit: int = DEFAULT_QUEUE_LIMIT,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._journal = journal
+        self._log = log
+        self._settle = settle
+        self._queue_limit = queue_limit
+        self._cutter = BatchCutter(journal, clock)
+        self._pause = pause
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._batch_no = 0
+        self._digest: bytes | None = None
+        self._done_seq = 0
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._flushed = self._set_aside = self._said_given_up = 0
+        self._last_error: str | None = None
+
+    def start(self) -> None:
+        """Begin to record, as a new writer, on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._journal.attach(self._wake_later, self._wake.set, self._queue_limit)
+        self._task = self._loop.create_task(self._run(), name="breaker-store recorder")
+
+    def stats(self) -> RecorderStats:
+        journal = self._journal
+        return RecorderStats(
+            len(journal.pending), self._flushed, self._set_aside, journal.given_up, self._last_error
+        )
+
+    async def flush(self) -> None:
+        """Wait until everything that happened before this call is stored.
+
+        Raises:
+            LedgerError: the ledger contradicts this writer, and nothing is stored any more.
+
+        """
+        target = self._journal.taken + len(self._journal.pending)
+        if self._done_seq >= target:
+            return
+        self._fail_if_ended()
+        waiter = self._loop.create_future()
+        self._waiters.append((target, waiter))
+        self._wake.set()
+        await waiter
+
+    async def close(self, drain_seconds: float) -> int:
+        """Store what waits, for at most so many seconds, then stop; give the number of events that were not stored."""
+        try:
+            async with asyncio.timeout(drain_seconds):
+                await self.flush()
+        except (TimeoutError, LedgerError):
+            pass
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        left = self._journal.taken + len(self._journal.pending) - self._done_seq
+        self._journal.begin()
+        if left:
+            logger.error(
+                "%d events were not stored: %s", left, self._last_error or "the time to do it ran out"
+            )
+        return left
+
+    def _wake_later(self) -> None:
+        self._timer = self._loop.call_later(FLUSH_INTERVAL_SECONDS, self._wake.set)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._store_what_waits()
+        except Exception as error:
+            # A contradiction in the ledger, or a defect of ours: either way nobody else would say it.
+            self._last_error = str(error)
+            logger.critical("recording has stopped, and nothing is stored from now on", exc_info=True)
+            self._fail_waiters(LedgerError(str(error)))
+
+    async def _store_what_waits(self) -> None:
+        pending = self._journal.pending
+        waiting = len(pending)
+        while waiting > 0:
+            batch = self._cutter.cut(BATCH_SIZE, self._log.correction_us)
+            waiting -= batch.event_count
+            await self._deliver(batch)
+            self._done_seq = batch.last_seq
+            self._release_waiters()
+            self._say_what_was_given_up()
+            # Encoding has no await in it: let the calls of the bots come in between.
+            await asyncio.sleep(0)
+        if pending:
+            self._wake_later()
+
+    async def _deliver(self, batch: Batch) -> None:
+        """Store a batch; if the log refuses it for what one event contains, find that event."""
+        try:
+            fates = await self._append(batch)
+        except EventRefusedError as error:
+            self._last_error = str(error)
+            for part in _parts(batch, error):
+                await self._deliver(part)
+            if batch.event_count == 1 and _is_bare(batch):
+                self._set_aside += 1
+                logger.exception("event %d-%d was refused and is set aside", batch.writer_id, batch.first_seq)
+            return
+        self._flushed += batch.event_count
+        if fates:
+            await self._settle(fates)
+
+    async def _append(self, batch: Batch) -> list[Fate]:
+        """Seal a batch as the next of this writer and send it until the log has it."""
+        sealed = self._log.seal(replace(batch, batch_no=self._batch_no + 1, previous_digest=self._digest))
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(LogUnavailableError),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE_SECONDS),
+            before_sleep=self._note_trouble,
+            sleep=self._pause,
+            reraise=True,
+        )
+        fates: list[Fate] = await retrying(self._log.append, sealed)
+        self._batch_no += 1
+        self._digest = sealed.digest
+        return fates
+
+    def _note_trouble(self, attempt: tenacity.RetryCallState) -> None:
+        outcome = attempt.outcome
+        error = outcome.exception() if outcome is not None else None
+        if attempt.attempt_number == 1:
+            logger.warning("the event log is away; events wait in memory: %s", error)
+        self._last_error = str(error)
+
+    def _say_what_was_given_up(self) -> None:
+        given_up = self._journal.given_up
+        if given_up > self._said_given_up:
+            logger.error("%d events were given up: the queue was full", given_up - self._said_given_up)
+            self._said_given_up = given_up
+
+    def _release_waiters(self) -> None:
+        for target, waiter in self._waiters:
+            if target <= self._done_seq and not waiter.done():
+                waiter.set_result(None)
+        self._waiters = [pair for pair in self._waiters if not pair[1].done()]
+
+    def _fail_waiters(self, error: LedgerError) -> None:
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._waiters.clear()
+
+    def _fail_if_ended(self) -> None:
+        if self._task is None or self._task.done():
+            raise LedgerError(self._last_error or "the recorder does not run")
+
+
+def _parts(batch: Batch, error: EventRefusedError) -> Iterator[Batch]:
+    """Divide a refused batch: by half, or a single outcome into one without its texts; nothing if there is no other."""
+    if batch.event_count > 1:
+        middle = (batch.first_seq + batch.last_seq) // 2
+        yield from filter(
+            _has_events, (_between(batch, 0, middle), _between(batch, middle + 1, batch.last_seq))
+        )
+    elif not _is_bare(batch):
+        note = f"(the database refused this event's texts: {error})"
+        bare: OutcomeRow = (*batch.outcomes[0][:-_TEXT_COLUMNS], None, None, note)
+        yield replace(batch, outcomes=[bare], marks=())
+
+
+def _is_bare(batch: Batch) -> bool:
+    """Tell whether nothing can be left out of a single event; a transition is needed whole."""
+    return not batch.outcomes or batch.outcomes[0][-3:-1] == (None, None)
+
+
+def _has_events(batch: Batch) -> bool:
+    return batch.event_count > 0
+
+
+def _between(batch: Batch, first: int, last: int) -> Batch:
+    outcomes = [row for row in batch.outcomes if first <= row[2] <= last]
+    transitions = [each for each in batch.transitions if first <= each.transition.event_id.writer_seq <= last]
+    numbers = [row[2] for row in outcomes] + [each.transition.event_id.writer_seq for each in transitions]
+    times = [row[0] for row in outcomes] + [each.transition.at for each in transitions]
+    return replace(
+        batch,
+        first_seq=min(numbers, default=0),
+        last_seq=max(numbers, default=0),
+        earliest=min(times, default=0),
+        latest=max(times, default=0),
+        outcomes=outcomes,
+        transitions=transitions,
+        marks=[mark for mark in batch.marks if first <= mark.writer_seq <= last],
+    )

@@ -1,0 +1,148 @@
+"""All breakers of a process, one a user."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from breaker_store.core.events import CircuitState
+from breaker_store.core.policy import Policy
+from breaker_store.core.state import BreakerState
+from breaker_store.runtime.breaker import CircuitBreaker, StateDict, Surroundings
+from breaker_store.runtime.clock import Clock
+from breaker_store.runtime.listeners import Listener
+
+logger = logging.getLogger(__name__)
+
+USER_IDS = range(-(2**63), 2**63)
+
+
+class CircuitBreakerRegistry:
+    """The breakers of a process by user id, made when first asked for.
+
+    Alone it lives in memory; a `BreakerStore` opened on it makes it durable. The numbers, or `policy` in their place,
+    hold for every user who has no policy of their own.
+    """
+
+    def __init__(
+        self,
+        failure_threshold: int = 5,
+        timeout_seconds: float = 60.0,
+        success_threshold: int = 2,
+        *,
+        policy: Policy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.policy = policy or Policy(failure_threshold, timeout_seconds, success_threshold)
+        self.surroundings = Surroundings(clock or Clock())
+        self._first_state = BreakerState(self.policy)
+        self._breakers: dict[int, CircuitBreaker] = {}
+
+    def __len__(self) -> int:
+        return len(self._breakers)
+
+    def __iter__(self) -> Iterator[CircuitBreaker]:
+        return iter(self._breakers.values())
+
+    def get_breaker(self, user_id: int) -> CircuitBreaker:
+        """Give a user's breaker; a new one is made closed, and nothing is written before its first event.
+
+        Raises:
+            TypeError: the id is no int.
+            ValueError: it does not fit in signed 64 bits.
+
+        """
+        return self._breakers.get(user_id) or self._make(user_id)
+
+    def find_breaker(self, user_id: int) -> CircuitBreaker | None:
+        """Give a user's breaker if there is one already."""
+        return self._breakers.get(user_id)
+
+    def reset_breaker(self, user_id: int, *, actor: str | None = None, reason: str | None = None) -> bool:
+        """Reset a user's breaker; an unknown user gets none, and the answer is False."""
+        breaker = self.find_breaker(user_id)
+        if breaker is None:
+            return False
+        breaker.reset(actor=actor, reason=reason)
+        return True
+
+    def set_policy(
+        self, user_id: int, policy: Policy, *, actor: str | None = None, reason: str | None = None
+    ) -> None:
+        """Give a user rules of their own, which are kept with the user's history and survive a restart."""
+        self.get_breaker(user_id).set_policy(policy, actor=actor, reason=reason)
+
+    def get_open_breakers(self) -> list[int]:
+        return self._users_in(CircuitState.OPEN)
+
+    def get_half_open_breakers(self) -> list[int]:
+        return self._users_in(CircuitState.HALF_OPEN)
+
+    def get_all_states(self) -> dict[int, StateDict]:
+        return {user_id: breaker.get_state() for user_id, breaker in self._breakers.items()}
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener(user_id, transition)`, plain or async, called after each transition; returns how to stop it.
+
+        Transitions that other processes made are told as well. See `Listeners` for what becomes of slow ones.
+        """
+        return self.surroundings.listeners.subscribe(listener)
+
+    def take_over(self, states: Mapping[int, BreakerState]) -> None:
+        """Put what the store knows in place of what memory knew; breakers it doesn't know begin anew."""
+        for user_id, breaker in self._breakers.items():
+            if user_id not in states:
+                breaker.adopt(self._first_state)
+        for user_id, state in states.items():
+            breaker = self._breakers.get(user_id) or self._new(user_id)
+            breaker.adopt(state)
+            breaker.stored = True
+
+    @property
+    def first_state(self) -> BreakerState:
+        """The state of a breaker that nothing has happened to: one object, shared by all of them."""
+        return self._first_state
+
+    def _make(self, user_id: int) -> CircuitBreaker:
+        if not isinstance(user_id, int) or isinstance(user_id, bool):
+            raise TypeError(f"a user id is an int, not {user_id!r}")
+        if user_id not in USER_IDS:
+            raise ValueError(f"a user id fits in signed 64 bits, unlike {user_id}")
+        return self._new(user_id)
+
+    def _new(self, user_id: int) -> CircuitBreaker:
+        breaker = CircuitBreaker.of_registry(user_id, self._first_state, self.surroundings)
+        self._breakers[user_id] = breaker
+        return breaker
+
+    def _users_in(self, state: CircuitState) -> list[int]:
+        return [user_id for user_id, breaker in self._breakers.items() if breaker.state.state is state]
+
+
+class _SharedRegistry(CircuitBreakerRegistry):
+    """The process's registry: it says once that it is memory only, if it is used while it is."""
+
+    _said = False
+
+    def _make(self, user_id: int) -> CircuitBreaker:
+        if not self._said and not self.surroundings.journal.kept:
+            self._said = True
+            logger.warning(
+                "the shared circuit breaker registry is in memory only: a restart forgets it, until a "
+                "BreakerStore is opened on it"
+            )
+        return super()._make(user_id)
+
+
+_shared: CircuitBreakerRegistry | None = None
+
+
+def get_circuit_breaker_registry() -> CircuitBreakerRegistry:
+    """Give the registry that the whole process shares.
+
+    To make it durable: `BreakerStore.open(..., registry=get_circuit_breaker_registry())`.
+    """
+    global _shared  # noqa: PLW0603 - the shared registry is one by definition
+    if _shared is None:
+        _shared = _SharedRegistry()
+    return _shared
