@@ -1,0 +1,41 @@
+"""A circuit breaker per user whose every success, failure and transition is an event in Postgres."""
+
+from __future__ import annotations
+
+from breaker_store.core.events import CircuitState, EventId, Failure, Kind, Transition
+from breaker_store.core.policy import Policy
+from breaker_store.errors import (
+    BreakerStoreError,
+    CircuitBreakerOpenError,
+    ConfigurationError,
+    EventRefusedError,
+    LedgerError,
+    LogUnavailableError,
+    StoreError,
+    UnknownBreakerError,
+)
+from breaker_store.runtime.breaker import CircuitBreaker, StateDict
+from breaker_store.runtime.registry import CircuitBreakerRegistry, get_circuit_breaker_registry
+from breaker_store.store import BreakerStore
+
+__all__ = [
+    "BreakerStore",
+    "BreakerStoreError",
+    "CircuitBreaker",
+    "CircuitBreakerOpenError",
+    "CircuitBreakerRegistry",
+    "CircuitState",
+    "ConfigurationError",
+    "EventId",
+    "EventRefusedError",
+    "Failure",
+    "Kind",
+    "LedgerError",
+    "LogUnavailableError",
+    "Policy",
+    "StateDict",
+    "StoreError",
+    "Transition",
+    "UnknownBreakerError",
+    "get_circuit_breaker_registry",
+]

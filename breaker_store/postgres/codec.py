@@ -1,0 +1,388 @@
+"""How events stand in Postgres: to bytes for COPY, to documents, and back.
+
+The digest of a batch (format 1) is SHA-256 over the rows of its outcomes in the binary format of COPY, columns
+as in `OUTCOME_COLUMNS`, in the order of their numbers, without header and trailer; then, for each transition in the
+order of its number, its canonical document: JSON with sorted keys, no spaces, characters outside ASCII as they are,
+in UTF-8. All of it can be read again from the stored rows, so the ledger proves that they are what was sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from breaker_store.core.cleaning import clean_name
+from breaker_store.core.events import (
+    CircuitState,
+    EventId,
+    Failure,
+    Kind,
+    Outcome,
+    Permit,
+    Transition,
+    Verdict,
+)
+from breaker_store.core.policy import Policy
+from breaker_store.ports import Batch, Mark, OutcomeRow, UserTransition
+
+FORMAT = 1
+DETAILS_VERSION = 1
+
+OUTCOME_COLUMNS = (
+    "occurred_at",
+    "user_id",
+    "writer_id",
+    "writer_seq",
+    "duration_us",
+    "generation",
+    "era",
+    "kind",
+    "verdict",
+    "probe",
+    "count",
+    "attempt",
+    "trace_id",
+    "operation",
+    "error_type",
+    "error_message",
+)
+
+STATE_NUMBERS = {CircuitState.CLOSED: 0, CircuitState.OPEN: 1, CircuitState.HALF_OPEN: 2}
+STATES = {number: state for state, number in STATE_NUMBERS.items()}
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_POSTGRES_EPOCH_US = 946_684_800_000_000
+
+_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_TRAILER = struct.pack(">h", -1)
+_NULL = struct.pack(">i", -1)
+# Sixteen fields, each preceded by its length: five of 8 bytes, two of 4, two of 2, then nulls up to the operation.
+_PLAIN_ROW = struct.Struct(">hiqiqiqiqiqiiiiihihiiii").pack
+_LEADING_FIELDS = struct.Struct(">hiqiqiqiq").pack
+_BIGINT = struct.Struct(">iq").pack
+_INTEGER = struct.Struct(">ii").pack
+_SMALLINT = struct.Struct(">ih").pack
+_LENGTH = struct.Struct(">i").pack
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresBatch:
+    """A batch with its bytes: `rows` as COPY takes them, without header and trailer."""
+
+    batch: Batch
+    rows: bytes
+    extras: dict[str, Any]
+    digest: bytes
+
+    @property
+    def has_extras(self) -> bool:
+        return any(self.extras.values())
+
+    def copy_data(self) -> bytes:
+        return b"".join((_HEADER, self.rows, _TRAILER))
+
+    def finish_document(self) -> str:
+        """Write what the function `finish_batch` takes."""
+        return canonical(self.extras)
+
+    def append_document(self) -> str:
+        """Write what the function `append_batch` takes: the outcomes as well."""
+        return canonical({**self.extras, "outcomes": [_outcome_document(row) for row in self.batch.outcomes]})
+
+
+def seal(batch: Batch) -> PostgresBatch:
+    rows = encode_rows(batch.writer_id, batch.outcomes)
+    digest = hashlib.sha256(rows)
+    for user_id, transition in batch.transitions:
+        digest.update(canonical(transition_document(user_id, transition)).encode())
+    return PostgresBatch(batch, rows, _extras(batch), digest.digest())
+
+
+def encode_rows(writer_id: int, rows: Sequence[OutcomeRow]) -> bytes:
+    """Encode outcomes for a binary COPY; the common row, a success with nothing to say, is packed in one go."""
+    parts = []
+    for row in rows:
+        at, user_id, seq, duration, generation, era, kind, verdict, *rest, operation, error_type, message = (
+            row
+        )
+        if duration is None or rest != _NOTHING:
+            parts.append(_encode_row(writer_id, row))
+            continue
+        parts.append(
+            _PLAIN_ROW(
+                16, 8, at - _POSTGRES_EPOCH_US, 8, user_id, 8, writer_id, 8, seq, 8, duration,
+                4, generation, 4, era, 2, kind, 2, verdict, -1, -1, -1, -1,
+            )
+        )  # fmt: skip
+        parts.append(_encoded_name(operation))
+        parts.append(_encoded_name(error_type))
+        parts.append(_encoded(message))
+    return b"".join(parts)
+
+
+_NOTHING: list[None] = [None, None, None, None]
+
+
+def _encode_row(writer_id: int, row: OutcomeRow) -> bytes:
+    at, user_id, seq, duration, generation, era, kind, verdict, probe, count, attempt, trace_id, *texts = row
+    return b"".join(
+        (
+            _LEADING_FIELDS(16, 8, at - _POSTGRES_EPOCH_US, 8, user_id, 8, writer_id, 8, seq),
+            _NULL if duration is None else _BIGINT(8, duration),
+            _INTEGER(4, generation),
+            _INTEGER(4, era),
+            _SMALLINT(2, kind),
+            _SMALLINT(2, verdict),
+            _NULL if probe is None else _INTEGER(4, probe),
+            _NULL if count is None else _INTEGER(4, count),
+            _NULL if attempt is None else _SMALLINT(2, attempt),
+            _NULL if trace_id is None else _LENGTH(16) + trace_id.bytes,
+            _encoded_name(texts[0]),
+            _encoded_name(texts[1]),
+            _encoded(texts[2]),
+        )
+    )
+
+
+@lru_cache(maxsize=4_096)
+def _encoded_name(name: str | None) -> bytes:
+    return _encoded(None if name is None else clean_name(name))
+
+
+def _encoded(text: str | None) -> bytes:
+    if text is None:
+        return _NULL
+    data = text.encode()
+    return _LENGTH(len(data)) + data
+
+
+def canonical(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _outcome_document(row: OutcomeRow) -> dict[str, Any]:
+    at, user_id, seq, duration, generation, era, kind, verdict, probe, count, attempt, trace_id, *texts = row
+    return {
+        "occurred_at": iso(at),
+        "user_id": user_id,
+        "seq": seq,
+        "duration_us": duration,
+        "generation": generation,
+        "era": era,
+        "kind": kind,
+        "verdict": verdict,
+        "probe": probe,
+        "count": count,
+        "attempt": attempt,
+        "trace_id": None if trace_id is None else str(trace_id),
+        "operation": None if texts[0] is None else clean_name(texts[0]),
+        "error_type": None if texts[1] is None else clean_name(texts[1]),
+        "error_message": texts[2],
+    }
+
+
+def _extras(batch: Batch) -> dict[str, Any]:
+    changes = [_change(user_id, transition) for user_id, transition in batch.transitions]
+    changes += [_marked(mark) for mark in batch.marks]
+    return {
+        "newcomers": [
+            {"user_id": user, "policy": _unusual(policy)} for user, policy in batch.newcomers.items()
+        ],
+        "changes": sorted(changes, key=lambda change: change["seq"]),
+        "lines": [str(line) for line in batch.lines],
+    }
+
+
+def _unusual(policy: Policy) -> dict[str, Any] | None:
+    return None if policy == Policy() else policy.to_document()
+
+
+def _marked(mark: Mark) -> dict[str, Any]:
+    return {
+        "user_id": mark.user_id,
+        "seq": mark.writer_seq,
+        "mark": mark.kind.name.lower(),
+        "at": iso(mark.at),
+        "era": mark.era,
+        "last_failure": failure_document(mark.last_failure),
+    }
+
+
+def _change(user_id: int, transition: Transition) -> dict[str, Any]:
+    return {
+        **transition_document(user_id, transition),
+        "follows_writer_id": transition.follows and transition.follows.writer_id,
+        "follows_writer_seq": transition.follows and transition.follows.writer_seq,
+        "state": STATE_NUMBERS[transition.to_state],
+        "failure_count": transition.failure_count,
+        "last_failure": failure_document(transition.last_failure),
+        "opened_at": iso(transition.opened_at),
+        "retry_at": iso(transition.retry_at),
+        "policy": _unusual(transition.policy),
+        "policy_is_own": transition.policy_is_own,
+    }
+
+
+def transition_document(user_id: int, transition: Transition) -> dict[str, Any]:
+    """Give what is stored of a transition, and covered by the digest of its batch."""
+    return {
+        "user_id": user_id,
+        "seq": transition.event_id.writer_seq,
+        "at": iso(transition.at),
+        "kind": int(transition.kind),
+        "version": transition.version,
+        "generation": transition.generation,
+        "era": transition.era,
+        "details": details_document(transition),
+    }
+
+
+def details_document(transition: Transition) -> dict[str, Any]:
+    return {
+        "from": transition.from_state.value,
+        "to": transition.to_state.value,
+        "follows": None if transition.follows is None else str(transition.follows),
+        "reason": transition.reason,
+        "actor": transition.actor,
+        "policy": transition.policy.to_document(),
+        "policy_is_own": transition.policy_is_own,
+        "failure_count": transition.failure_count,
+        "last_failure": failure_document(transition.last_failure),
+        "causes": [failure_document(cause) for cause in transition.causes],
+        "opened_at": iso(transition.opened_at),
+        "opened_by": None if transition.opened_by is None else str(transition.opened_by),
+        "retry_at": iso(transition.retry_at),
+    }
+
+
+def failure_document(failure: Failure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {
+        "id": str(failure.event_id),
+        "at": iso(failure.at),
+        "error_type": failure.error_type,
+        "error_message": failure.error_message,
+        "operation": failure.operation,
+        "duration_us": failure.duration_us,
+    }
+
+
+def read_transition(row: Mapping[str, Any]) -> UserTransition:
+    """Read a row of `breaker_transitions`; `details` may be text or already parsed."""
+    details = _parsed(row["details"])
+    transition = Transition(
+        kind=Kind(row["kind"]),
+        event_id=EventId(row["writer_id"], row["writer_seq"]),
+        at=microseconds(row["occurred_at"]),
+        version=row["version"],
+        generation=row["generation"],
+        era=row["era"],
+        follows=_read_optional_id(details["follows"]),
+        from_state=CircuitState(details["from"]),
+        to_state=CircuitState(details["to"]),
+        policy=Policy.from_document(details["policy"]),
+        policy_is_own=details["policy_is_own"],
+        reason=details["reason"],
+        actor=details["actor"],
+        failure_count=details["failure_count"],
+        last_failure=read_failure(details["last_failure"]),
+        causes=tuple(filter(None, map(read_failure, details["causes"]))),
+        opened_at=_read_time(details["opened_at"]),
+        opened_by=_read_optional_id(details["opened_by"]),
+        retry_at=_read_time(details["retry_at"]),
+        position=row["position"],
+    )
+    return UserTransition(row["user_id"], transition)
+
+
+def read_outcome(row: Mapping[str, Any]) -> Outcome:
+    """Read a row of `breaker_outcomes`."""
+    kind = Kind(row["kind"])
+    if kind not in (Kind.SUCCESS, Kind.FAILURE, Kind.REJECTED):
+        raise ValueError(f"{kind!r} is not the kind of an outcome")
+    return Outcome(
+        kind=kind,
+        event_id=EventId(row["writer_id"], row["writer_seq"]),
+        at=microseconds(row["occurred_at"]),
+        permit=Permit(row["generation"], row["era"], row["probe"] or 0),
+        verdict=Verdict(row["verdict"]),
+        duration_us=row["duration_us"],
+        operation=row["operation"],
+        error_type=row["error_type"],
+        error_message=row["error_message"],
+        attempt=row["attempt"],
+        trace_id=row["trace_id"],
+        count=row["count"],
+    )
+
+
+def read_failure(document: Mapping[str, Any] | str | None) -> Failure | None:
+    parsed = _parsed(document)
+    if parsed is None:
+        return None
+    return Failure(
+        event_id=read_event_id(parsed["id"]),
+        at=_instant(parsed["at"]),
+        error_type=parsed["error_type"],
+        error_message=parsed["error_message"],
+        operation=parsed["operation"],
+        duration_us=parsed["duration_us"],
+    )
+
+
+def read_policy(document: Mapping[str, Any] | str | None) -> Policy:
+    """Read a breaker's policy; None stands for the package's defaults."""
+    parsed = _parsed(document)
+    return Policy() if parsed is None else Policy.from_document(parsed)
+
+
+def read_event_id(text: str) -> EventId:
+    """Read an event's id from its text, writer-seq.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    writer_id, separator, writer_seq = text.partition("-")
+    if not separator:
+        raise ValueError(f"{text!r} is not an event's id")
+    return EventId(int(writer_id), int(writer_seq))
+
+
+def _read_optional_id(text: str | None) -> EventId | None:
+    return None if text is None else read_event_id(text)
+
+
+def iso(time_us: int | None) -> str | None:
+    """Write a time in UTC, always with microseconds, so that texts sort as times do."""
+    if time_us is None:
+        return None
+    return to_datetime(time_us).isoformat(timespec="microseconds")
+
+
+def to_datetime(time_us: int) -> datetime:
+    return EPOCH + timedelta(microseconds=time_us)
+
+
+def microseconds(time: datetime) -> int:
+    return (time - EPOCH) // _MICROSECOND
+
+
+def _instant(text: str) -> int:
+    return microseconds(datetime.fromisoformat(text))
+
+
+def _read_time(text: str | None) -> int | None:
+    return None if text is None else _instant(text)
+
+
+def _parsed(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value

@@ -1,0 +1,178 @@
+"""From stored rows to breakers: one of them, or all of them at start-up.
+
+Rows of breakers that are closed and clean are taken as they are. For the others the chain's last transition is read,
+and the failures since the last success are folded. All of it is read in one snapshot, so that the follower can go on
+from its position and miss nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import asyncpg
+
+from breaker_store.core.events import CircuitState, EventId, Outcome
+from breaker_store.core.policy import Policy
+from breaker_store.core.rebuild import rebuild_from
+from breaker_store.core.state import BreakerState, evolve
+from breaker_store.ports import StoredBreaker
+from breaker_store.postgres.codec import (
+    STATES,
+    microseconds,
+    read_failure,
+    read_outcome,
+    read_policy,
+    read_transition,
+)
+from breaker_store.postgres.connecting import Connection
+
+logger = logging.getLogger(__name__)
+
+# Breakers of which nothing is known but that they exist: one array is far faster to read than rows.
+_UNTOUCHED = """
+SELECT array_agg(user_id) FROM breaker_states
+WHERE state = 0 AND tail_from IS NULL AND version = 0 AND last_failure IS NULL AND NOT policy_is_own
+"""
+
+_CLEAN = """
+SELECT user_id, version, last_writer_id, last_writer_seq, generation, era, since, last_failure, policy, policy_is_own
+FROM breaker_states
+WHERE state = 0 AND tail_from IS NULL AND (version > 0 OR last_failure IS NOT NULL OR policy_is_own)
+"""
+
+# For a breaker that is open or half-open its last transition; for a closed one the failures since the last success,
+# or since the bound `tail_from` if there is none, so that only the partitions needed are opened.
+_UNSETTLED = """
+SELECT
+    state.user_id, state.state, state.version, state.last_writer_id, state.last_writer_seq, state.generation, state.era, state.since, state.success_count,
+    state.last_failure, state.policy, state.policy_is_own,
+    (extract(epoch FROM state.retry_at - clock_timestamp()) * 1000000)::bigint AS remaining_us,
+    newest.last_transition, counted.failure
+FROM breaker_states AS state
+LEFT JOIN LATERAL (
+    SELECT transition AS last_transition
+    FROM breaker_transitions AS transition
+    WHERE transition.user_id = state.user_id AND transition.position IS NOT NULL
+    ORDER BY transition.version DESC
+    LIMIT 1
+) AS newest ON state.state <> 0
+LEFT JOIN LATERAL (
+    SELECT outcome AS failure
+    FROM breaker_outcomes AS outcome
+    WHERE outcome.user_id = state.user_id
+        AND outcome.occurred_at >= greatest(state.tail_from, (
+            SELECT success.occurred_at
+            FROM breaker_outcomes AS success
+            WHERE success.user_id = state.user_id
+                AND success.occurred_at >= state.tail_from
+                AND success.kind = 1 AND success.verdict = 0
+                AND success.generation = state.generation AND success.era = state.era
+            ORDER BY success.occurred_at DESC
+            LIMIT 1
+        ))
+        AND outcome.kind IN (1, 2) AND outcome.verdict = 0
+        AND outcome.generation = state.generation AND outcome.era = state.era
+) AS counted ON state.state = 0 AND state.tail_from IS NOT NULL
+"""
+
+_ALL_UNSETTLED = f"{_UNSETTLED} WHERE state.state <> 0 OR state.tail_from IS NOT NULL ORDER BY state.user_id"
+_ONE = f"{_UNSETTLED} WHERE state.user_id = $1"
+
+_CONTRADICTIONS = """
+SELECT coalesce(state.user_id, chain.user_id) AS user_id, state.version AS row_version, chain.version AS chain_version
+FROM breaker_states AS state
+FULL JOIN (
+    SELECT user_id, max(version) AS version
+    FROM breaker_transitions
+    WHERE position IS NOT NULL
+    GROUP BY user_id
+) AS chain USING (user_id)
+WHERE state.version IS DISTINCT FROM coalesce(chain.version, 0)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All breakers as of one moment, on the database's clock.
+
+    Attributes:
+        untouched: users whose breaker is in its first state.
+        breakers: all the others.
+        position: of the last transition that the snapshot holds.
+
+    """
+
+    untouched: list[int]
+    breakers: list[StoredBreaker]
+    position: int
+
+
+async def read_breaker(connection: Connection, user_id: int, policy: Policy) -> StoredBreaker | None:
+    """Give one breaker, or None if nothing of this user is stored; `policy` holds where the user has none."""
+    rows = await connection.fetch(_ONE, user_id)
+    return _read_unsettled(rows, policy) if rows else None
+
+
+async def read_all(connection: Connection, policy: Policy) -> Snapshot:
+    for contradiction in await connection.fetch(_CONTRADICTIONS):
+        await _put_right(connection, contradiction)
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        position = await connection.fetchval("SELECT last FROM log_position")
+        untouched = await connection.fetchval(_UNTOUCHED) or []
+        breakers = [_read_clean(row, policy) for row in await connection.fetch(_CLEAN)]
+        unsettled = await connection.fetch(_ALL_UNSETTLED)
+    for _, rows in groupby(unsettled, key=lambda row: row["user_id"]):
+        breakers.append(_read_unsettled(list(rows), policy))
+    return Snapshot(untouched, breakers, position)
+
+
+def _read_clean(row: asyncpg.Record, policy: Policy) -> StoredBreaker:
+    return StoredBreaker(row["user_id"], _closed_state(row, policy), None)
+
+
+def _closed_state(row: asyncpg.Record, policy: Policy) -> BreakerState:
+    is_own = row["policy_is_own"]
+    since = row["since"]
+    return BreakerState(
+        policy=read_policy(row["policy"]) if is_own else policy,
+        policy_is_own=is_own,
+        version=row["version"],
+        last_transition=EventId(row["last_writer_id"], row["last_writer_seq"]) if row["version"] else None,
+        generation=row["generation"],
+        era=row["era"],
+        last_failure=read_failure(row["last_failure"]),
+        since=None if since is None else microseconds(since),
+    )
+
+
+def _read_unsettled(rows: list[asyncpg.Record], policy: Policy) -> StoredBreaker:
+    row = rows[0]
+    if STATES[row["state"]] is CircuitState.CLOSED:
+        state = _closed_state(row, policy)
+        for outcome in sorted(_failures(rows), key=lambda outcome: (outcome.at, outcome.event_id)):
+            state = evolve(state, outcome)
+        return StoredBreaker(row["user_id"], state, None)
+    last = read_transition(row["last_transition"]).transition
+    state = rebuild_from(policy, last, ())
+    state = replace(state, success_count=row["success_count"])
+    return StoredBreaker(row["user_id"], state, row["remaining_us"])
+
+
+def _failures(rows: list[asyncpg.Record]) -> list[Outcome]:
+    return [read_outcome(row["failure"]) for row in rows if row["failure"] is not None]
+
+
+async def _put_right(connection: Connection, contradiction: Mapping[str, Any]) -> None:
+    """Make a breaker's row say what its chain says: the chain is the record, the row is a copy."""
+    user_id = contradiction["user_id"]
+    logger.error(
+        "the row of breaker %s says version %s but its last transition is version %s: put right by the log",
+        user_id,
+        contradiction["row_version"],
+        contradiction["chain_version"],
+    )
+    await connection.execute("SELECT restore_breaker_state($1)", user_id)

@@ -1,0 +1,164 @@
+"""The place where runtime and Postgres are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
+
+from breaker_store.core.policy import Policy
+from breaker_store.core.state import BreakerState
+from breaker_store.errors import ConfigurationError
+from breaker_store.postgres.event_log import PostgresEventLog
+from breaker_store.postgres.loading import Snapshot
+from breaker_store.postgres.migrating import check_schema, open_engine, upgrade
+from breaker_store.runtime.follower import Follower
+from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT
+from breaker_store.runtime.recorder import Recorder
+from breaker_store.runtime.registry import CircuitBreakerRegistry
+from breaker_store.settings import Location, find_location
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def open_database(location: Location) -> AsyncIterator[str]:
+    """Give the address of a database with a current schema; an embedded one is started, and migrated by itself.
+
+    Raises:
+        SchemaError: a database that was named has no schema, or another one; `breaker-store migrate up` mends the
+            first and an older one.
+
+    """
+    if location.database_url is not None:
+        engine = open_engine(location.database_url)
+        try:
+            await check_schema(engine)
+        finally:
+            await engine.dispose()
+        yield location.database_url
+        return
+    async with _embedded(location) as database_url:
+        await upgrade(database_url)
+        yield database_url
+
+
+@asynccontextmanager
+async def _embedded(location: Location) -> AsyncIterator[str]:
+    # Imported here: the plain install does without the embedded server.
+    from breaker_store.embedded import EmbeddedPostgres  # noqa: PLC0415
+
+    if location.data_dir is None:
+        raise ConfigurationError("an embedded Postgres needs a data folder")
+    server = EmbeddedPostgres(location.data_dir)
+    starting = asyncio.ensure_future(asyncio.to_thread(server.acquire))
+    try:
+        await asyncio.shield(starting)
+        yield server.url
+    finally:
+        # Also when the wait for it was cancelled: a server that nobody stops would outlive the process.
+        await starting
+        await asyncio.to_thread(server.release)
+
+
+class BreakerStore:
+    """A registry whose breakers are kept in Postgres.
+
+    Made by `BreakerStore.open(...)`. Each success, failure, refusal and transition of the breakers in `registry` is
+    recorded behind the calls, which never wait for it; the breakers' states are those of the log.
+
+    Attributes:
+        registry: the breakers.
+        recorder: how recording goes; see `Recorder.stats`.
+
+    """
+
+    def __init__(self, registry: CircuitBreakerRegistry, log: PostgresEventLog, *, queue_limit: int) -> None:
+        self.registry = registry
+        self._log = log
+        self._follower = Follower(registry, log, 0)
+        surroundings = registry.surroundings
+        self.recorder = Recorder(
+            surroundings.journal, surroundings.clock, log, self._follower.settle, queue_limit=queue_limit
+        )
+        self._following: asyncio.Task[None] | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(  # noqa: PLR0913 - all of them are optional, and named
+        cls,
+        *,
+        database_url: str | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        registry: CircuitBreakerRegistry | None = None,
+        policy: Policy | None = None,
+        queue_limit: int = DEFAULT_QUEUE_LIMIT,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> AsyncIterator[Self]:
+        """Open a store for the length of an `async with`.
+
+        Args:
+            database_url: a Postgres that is running and migrated.
+            data_dir: a folder in which a Postgres of our own runs. With neither of the two, the environment says:
+                BREAKER_STORE_DATABASE_URL or BREAKER_STORE_DATA_DIR.
+            registry: a registry to make durable, such as `get_circuit_breaker_registry()`; what the log knows takes
+                the place of what it knew, and the rest begins anew. None makes one.
+            policy: the default policy of the registry that is made.
+            queue_limit: how many events may wait for the database before successes give way.
+            drain_seconds: how long the end may take to store what waits.
+
+        Raises:
+            ConfigurationError: no database was named, or two, or a policy for a registry that has one.
+            SchemaError: the schema is missing, older or newer than this code.
+            LogUnavailableError: the database can't be reached.
+
+        """
+        if registry is not None and policy is not None:
+            raise ConfigurationError("a registry that is handed over has its own policy")
+        location = find_location(database_url, data_dir)
+        async with AsyncExitStack() as stack:
+            url = await stack.enter_async_context(open_database(location))
+            chosen = registry or CircuitBreakerRegistry(policy=policy)
+            log = PostgresEventLog(url, chosen.surroundings.clock)
+            stack.push_async_callback(log.close)
+            store = cls(chosen, log, queue_limit=queue_limit)
+            await store._start()
+            stack.push_async_callback(store._stop, drain_seconds)
+            yield store
+
+    async def flush(self) -> None:
+        """Wait until everything that happened before this call is stored."""
+        await self.recorder.flush()
+
+    async def _start(self) -> None:
+        await self._log.open()
+        self._take_over(await self._log.read_all(self.registry.policy))
+        self.recorder.start()
+        self._following = asyncio.create_task(self._follower.run(), name="breaker-store follower")
+
+    async def _stop(self, drain_seconds: float) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self.recorder.close(drain_seconds)
+
+    def _take_over(self, snapshot: Snapshot) -> None:
+        # A collection in the middle would look through everything that is being made, again and again.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            first = self.registry.first_state
+            states: dict[int, BreakerState] = dict.fromkeys(snapshot.untouched, first)
+            states |= {stored.user_id: self._follower.to_live(stored) for stored in snapshot.breakers}
+            self.registry.take_over(states)
+        finally:
+            if collecting:
+                gc.enable()
+        self._follower.position = snapshot.position
+        logger.info("%d breakers as of position %d", len(states), snapshot.position)
