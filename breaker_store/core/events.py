@@ -31,8 +31,13 @@ class CircuitState(StrEnum):
 
 
 class Kind(IntEnum):
-    """What happened. The numbers are stored: none is ever changed or used again."""
+    """What happened. The numbers are stored: none is ever changed or used again.
 
+    UNRECOGNIZED is never stored. It stands for a transition of a kind that a newer version wrote: its place in the
+    chain is taken on, its meaning is passed over.
+    """
+
+    UNRECOGNIZED = 0
     SUCCESS = 1
     FAILURE = 2
     REJECTED = 3
@@ -52,7 +57,7 @@ class Kind(IntEnum):
 
     @property
     def is_outcome(self) -> bool:
-        return self < FIRST_TRANSITION_KIND
+        return self in (Kind.SUCCESS, Kind.FAILURE, Kind.REJECTED)
 
 
 FIRST_TRANSITION_KIND = 10

@@ -32,18 +32,20 @@ def rebuild(policy: Policy, events: Iterable[StoredEvent]) -> BreakerState:
     stored = list(events)
     outcomes = [event for event in stored if isinstance(event, Outcome)]
     chain = [event for event in stored if isinstance(event, Transition) and event.position is not None]
-    last = max(chain, key=lambda transition: transition.version, default=None)
-    return rebuild_from(policy, last, outcomes)
+    chain.sort(key=lambda transition: transition.version)
+    return rebuild_from(policy, chain, outcomes)
 
 
-def rebuild_from(policy: Policy, last: Transition | None, outcomes: Iterable[Outcome]) -> BreakerState:
-    """Do the same from the chain's last transition and the outcomes since the current count began.
+def rebuild_from(policy: Policy, chain: Iterable[Transition], outcomes: Iterable[Outcome]) -> BreakerState:
+    """Do the same from the end of the chain and the outcomes since the current count began.
 
-    Outcomes of other counts may be among them, and ones from before the last success may be missing.
+    The last transition is enough of the chain, or the last one of a kind that is known and what follows it. Outcomes
+    of other counts may be there, and ones from before the last success may be missing.
     """
     state = BreakerState(policy)
-    if last is not None:
-        state = under_default(evolve(state, last), policy)
+    for transition in chain:
+        state = evolve(state, transition)
+    state = under_default(state, policy)
     for outcome in sorted(outcomes, key=lambda outcome: (outcome.at, outcome.event_id)):
         state = evolve(state, outcome)
     return state

@@ -161,6 +161,8 @@ def _after_failure(state: BreakerState, failure: Failure) -> BreakerState:
 def _after_transition(state: BreakerState, transition: Transition) -> BreakerState:
     if transition.version <= state.version:
         return state
+    if transition.kind is Kind.UNRECOGNIZED:
+        return _after_unrecognized(state, transition)
     same_count = (transition.generation, transition.era) == (state.generation, state.era)
     if transition.kind is Kind.POLICY_CHANGED and same_count:
         return replace(
@@ -185,6 +187,16 @@ def _after_transition(state: BreakerState, transition: Transition) -> BreakerSta
         opened_at=transition.opened_at,
         opened_by=transition.opened_by,
         retry_at=transition.retry_at,
+    )
+
+
+def _after_unrecognized(state: BreakerState, transition: Transition) -> BreakerState:
+    return replace(
+        state,
+        version=transition.version,
+        last_transition=transition.event_id,
+        generation=transition.generation,
+        era=transition.era,
     )
 
 

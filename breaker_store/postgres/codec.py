@@ -277,6 +277,8 @@ def failure_document(failure: Failure | None) -> dict[str, Any] | None:
 
 def read_transition(row: Mapping[str, Any]) -> UserTransition:
     """Read a row of `breaker_transitions`; `details` may be text or already parsed."""
+    if not is_known_kind(row["kind"]):
+        return UserTransition(row["user_id"], _unrecognized(row))
     details = _parsed(row["details"])
     transition = Transition(
         kind=Kind(row["kind"]),
@@ -301,6 +303,32 @@ def read_transition(row: Mapping[str, Any]) -> UserTransition:
         position=row["position"],
     )
     return UserTransition(row["user_id"], transition)
+
+
+def is_known_kind(number: int) -> bool:
+    """Tell whether this version knows what such an event means; a newer one may have written others."""
+    return number in _KNOWN_KINDS
+
+
+_KNOWN_KINDS = frozenset(kind.value for kind in Kind if kind is not Kind.UNRECOGNIZED)
+
+
+def _unrecognized(row: Mapping[str, Any]) -> Transition:
+    """Keep what stands in the columns; the details are a newer version's affair."""
+    return Transition(
+        kind=Kind.UNRECOGNIZED,
+        event_id=EventId(row["writer_id"], row["writer_seq"]),
+        at=microseconds(row["occurred_at"]),
+        version=row["version"],
+        generation=row["generation"],
+        era=row["era"],
+        follows=None,
+        from_state=CircuitState.CLOSED,
+        to_state=CircuitState.CLOSED,
+        policy=Policy(),
+        reason=f"a transition of kind {row['kind']} comes from a newer version and is passed over",
+        position=row["position"],
+    )
 
 
 def read_outcome(row: Mapping[str, Any]) -> Outcome:

@@ -146,7 +146,7 @@ class PostgresEventLog:
         rows = await connection.fetch(_FATES, batch.writer_id, numbers)
         return sorted((Fate(*row) for row in rows), key=lambda fate: fate.writer_seq)
 
-    async def read_breaker(self, user_id: int, policy: Policy) -> StoredBreaker | None:
+    async def read_breaker(self, user_id: int, policy: Policy | None) -> StoredBreaker | None:
         async with self._reading_connection() as connection:
             return await loading.read_breaker(connection, user_id, policy)
 

@@ -57,6 +57,7 @@ LEFT JOIN LATERAL (
     SELECT transition AS last_transition
     FROM breaker_transitions AS transition
     WHERE transition.user_id = state.user_id AND transition.position IS NOT NULL
+        AND transition.kind BETWEEN 10 AND 18
     ORDER BY transition.version DESC
     LIMIT 1
 ) AS newest ON state.state <> 0
@@ -111,10 +112,13 @@ class Snapshot:
     position: int
 
 
-async def read_breaker(connection: Connection, user_id: int, policy: Policy) -> StoredBreaker | None:
-    """Give one breaker, or None if nothing of this user is stored; `policy` holds where the user has none."""
+async def read_breaker(connection: Connection, user_id: int, policy: Policy | None) -> StoredBreaker | None:
+    """Give one breaker, or None if nothing of this user is stored.
+
+    `policy` holds where the user has none of their own; None leaves it at the one that was last in force.
+    """
     rows = await connection.fetch(_ONE, user_id)
-    return _read_unsettled(rows, policy) if rows else None
+    return _read_unsettled(rows, policy or read_policy(rows[0]["policy"])) if rows else None
 
 
 async def read_all(connection: Connection, policy: Policy) -> Snapshot:
@@ -123,11 +127,24 @@ async def read_all(connection: Connection, policy: Policy) -> Snapshot:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         position = await connection.fetchval("SELECT last FROM log_position")
         untouched = await connection.fetchval(_UNTOUCHED) or []
-        breakers = [_read_clean(row, policy) for row in await connection.fetch(_CLEAN)]
-        unsettled = await connection.fetch(_ALL_UNSETTLED)
+        breakers = await _read_touched(connection, policy)
+    return Snapshot(untouched, breakers, position)
+
+
+async def read_states(connection: Connection, policy: Policy) -> dict[int, BreakerState]:
+    """Give what the rows say of all breakers, within the caller's transaction."""
+    untouched = await connection.fetchval(_UNTOUCHED) or []
+    states = dict.fromkeys(untouched, BreakerState(policy))
+    states |= {stored.user_id: stored.state for stored in await _read_touched(connection, policy)}
+    return states
+
+
+async def _read_touched(connection: Connection, policy: Policy) -> list[StoredBreaker]:
+    breakers = [_read_clean(row, policy) for row in await connection.fetch(_CLEAN)]
+    unsettled = await connection.fetch(_ALL_UNSETTLED)
     for _, rows in groupby(unsettled, key=lambda row: row["user_id"]):
         breakers.append(_read_unsettled(list(rows), policy))
-    return Snapshot(untouched, breakers, position)
+    return breakers
 
 
 def _read_clean(row: asyncpg.Record, policy: Policy) -> StoredBreaker:
@@ -156,10 +173,28 @@ def _read_unsettled(rows: list[asyncpg.Record], policy: Policy) -> StoredBreaker
         for outcome in sorted(_failures(rows), key=lambda outcome: (outcome.at, outcome.event_id)):
             state = evolve(state, outcome)
         return StoredBreaker(row["user_id"], state, None)
-    last = read_transition(row["last_transition"]).transition
-    state = rebuild_from(policy, last, ())
-    state = replace(state, success_count=row["success_count"])
+    state = replace(_open_state(row, policy), success_count=row["success_count"])
     return StoredBreaker(row["user_id"], state, row["remaining_us"])
+
+
+def _open_state(row: asyncpg.Record, policy: Policy) -> BreakerState:
+    """Give the state of a breaker that is open or half-open, from the last transition whose kind is known."""
+    known = row["last_transition"]
+    state = rebuild_from(policy, [] if known is None else [read_transition(known).transition], ())
+    if state.version == row["version"]:
+        return state
+    logger.error(
+        "breaker %s: transitions after version %d come from a newer version of breaker-store and are passed over",
+        row["user_id"],
+        state.version,
+    )
+    return replace(
+        state,
+        version=row["version"],
+        last_transition=EventId(row["last_writer_id"], row["last_writer_seq"]),
+        generation=row["generation"],
+        era=row["era"],
+    )
 
 
 def _failures(rows: list[asyncpg.Record]) -> list[Outcome]:

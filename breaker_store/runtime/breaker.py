@@ -220,6 +220,8 @@ class CircuitBreaker:
         """Find the innermost `async with` of this task, so that tasks may share the object and nest it."""
         entries = self._surroundings.entries
         key = (self, asyncio.current_task())
+        if key not in entries:
+            raise RuntimeError("a breaker's `async with` ends in the task in which it began")
         entry = entries[key].pop()
         if not entries[key]:
             del entries[key]

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from breaker_store.core.events import Transition
+from breaker_store.core.events import Kind, Transition
 from breaker_store.core.rebuild import rebuild_from, under_default
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.errors import StoreError
@@ -100,6 +100,8 @@ class Follower:
         user_id, transition = news
         if transition.event_id.writer_id == self._registry.surroundings.journal.writer_id:
             return
+        if transition.kind is Kind.UNRECOGNIZED:
+            logger.error("breaker %s: %s; its place in the chain is taken on", user_id, transition.reason)
         breaker = self._registry.get_breaker(user_id)
         breaker.stored = True
         waiting = self._unconfirmed(user_id)
@@ -112,7 +114,7 @@ class Follower:
         policy = self._registry.policy
         shifted = transition.shifted(-self._log.correction_us)
         if state is None:
-            return self._clamped(rebuild_from(policy, shifted, ()))
+            return self._clamped(rebuild_from(policy, [shifted], ()))
         return self._clamped(under_default(evolve(state, shifted), policy))
 
     def _adopt(self, breaker: CircuitBreaker, state: BreakerState, news: Transition | None) -> None:

@@ -40,7 +40,7 @@ class Listeners:
         return unsubscribe
 
     def tell(self, user_id: int | None, transition: Transition) -> None:
-        for subscription in self._subscriptions:
+        for subscription in tuple(self._subscriptions):
             subscription.offer(user_id, transition)
 
 
@@ -72,16 +72,24 @@ class _Subscription:
                 answer = self._listener(user_id, transition)
                 if inspect.isawaitable(answer):
                     await answer
-            except Exception:
-                logger.exception(
-                    "listener %r failed on %s of user %s", self._listener, transition.kind, user_id
-                )
+            except asyncio.CancelledError:
+                # Something that the listener waited for was cancelled; if it is this task, there is no going on.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                self._log_failure(user_id, transition)
+            except Exception:  # noqa: BLE001 - whatever it raises, it is logged
+                self._log_failure(user_id, transition)
+
+    def _log_failure(self, user_id: int | None, transition: Transition) -> None:
+        kind = transition.kind.label
+        logger.error("listener %r failed on %s of user %s", self._listener, kind, user_id, exc_info=True)  # noqa: LOG014 - called by handlers
 
     def _call_without_loop(self, user_id: int | None, transition: Transition) -> None:
         try:
             answer = self._listener(user_id, transition)
-        except Exception:
-            logger.exception("listener %r failed on %s of user %s", self._listener, transition.kind, user_id)
+        except Exception:  # noqa: BLE001 - whatever it raises, it is logged
+            self._log_failure(user_id, transition)
             return
         if inspect.iscoroutine(answer):
             answer.close()

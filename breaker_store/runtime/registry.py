@@ -90,7 +90,9 @@ class CircuitBreakerRegistry:
 
     def take_over(self, states: Mapping[int, BreakerState]) -> None:
         """Put what the store knows in place of what memory knew; breakers it doesn't know begin anew."""
+        self.surroundings.unconfirmed.clear()
         for user_id, breaker in self._breakers.items():
+            breaker.stored = False
             if user_id not in states:
                 breaker.adopt(self._first_state)
         for user_id, state in states.items():

@@ -152,14 +152,14 @@ def test_refusals_mean_nothing() -> None:
 
 def test_outcomes_from_before_the_last_success_may_be_missing() -> None:
     breaker = Scenario().fail().fail().succeed().fail()
-    assert rebuild_from(DEFAULT, None, breaker.stored[3:]) == breaker.state
+    assert rebuild_from(DEFAULT, [], breaker.stored[3:]) == breaker.state
 
 
 def test_the_outcomes_that_an_opening_ended_may_be_missing() -> None:
     """Retention may have dropped them: the transition is complete in itself."""
     breaker = Scenario().opened()
     (opened,) = transitions(breaker)
-    assert rebuild_from(DEFAULT, opened, []) == breaker.state
+    assert rebuild_from(DEFAULT, [opened], []) == breaker.state
 
 
 def test_the_run_of_failures_is_bounded() -> None:

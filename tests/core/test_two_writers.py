@@ -74,7 +74,7 @@ class Writer:
         """Start again from what is stored, together with its own outcomes that are not stored yet."""
         last = log.chain[-1] if log.chain else None
         unsent = [event for event in self.queue if isinstance(event, Outcome)]
-        self.state = rebuild_from(DEFAULT, last, [*log.outcomes, *unsent])
+        self.state = rebuild_from(DEFAULT, [] if last is None else [last], [*log.outcomes, *unsent])
         self.built_on = last.event_id if last else None
 
     def flush(self, log: Log, count: int) -> None:
