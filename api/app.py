@@ -1,0 +1,60 @@
+"""The admin API over a database of breakers, for an ASGI server.
+
+It reads and writes Postgres alone, so it may run beside the bots or far from them. There is no login yet: whoever
+reaches the port is an operator. So it belongs on the loopback address, where `dependencies` keeps out what a web page in
+a browser on the same machine could do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import RedirectResponse
+
+from breaker_store.api.dependencies import Database, refuse_web_pages
+from breaker_store.api.problems import handle_errors
+from breaker_store.api.routers import circuit_breakers, health
+from breaker_store.errors import ConfigurationError
+from breaker_store.postgres.queries import create_engine
+from breaker_store.settings import DATABASE_URL_VARIABLE, find_location
+
+
+def create_app(database_url: str | None = None) -> FastAPI:
+    """Make the application; None takes the address from BREAKER_STORE_DATABASE_URL.
+
+    The database is not asked for anything yet: the application starts without it, and `/readyz` tells.
+
+    Raises:
+        ConfigurationError: there is no address, or it is none of Postgres.
+
+    """
+    address = find_location(database_url).database_url
+    if address is None:
+        raise ConfigurationError(f"the API needs a running Postgres: set {DATABASE_URL_VARIABLE}")
+    app = FastAPI(
+        title="breaker-store",
+        summary="Circuit breakers, and why they are as they are.",
+        version=metadata.version("breaker-store"),
+        dependencies=[Depends(refuse_web_pages)],
+        lifespan=_closing_connections,
+    )
+    app.state.database = Database(address, create_engine(address))
+    handle_errors(app)
+    app.include_router(circuit_breakers.router)
+    app.include_router(health.router)
+    app.add_api_route("/", _show_documentation, include_in_schema=False)
+    return app
+
+
+@asynccontextmanager
+async def _closing_connections(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    database: Database = app.state.database
+    await database.engine.dispose()
+
+
+async def _show_documentation() -> RedirectResponse:
+    return RedirectResponse("docs")

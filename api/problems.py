@@ -1,0 +1,164 @@
+"""Errors as problem details (RFC 9457): what each error of the library becomes, and what the documentation says of it.
+
+Written here and not taken from a library: those that were alive in 2026 are small and do less than is needed or more.
+`fastapi-problem` gives no `instance`, `fastapi-problem-details` puts the text of an unexpected error into the answer,
+and `fastapi-rfc9457` answers what is wrong with a parameter in an extension alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from breaker_store.control import ContendedBreakerError
+from breaker_store.errors import LogUnavailableError, UnknownBreakerError
+from breaker_store.postgres.migrating import SchemaError
+from breaker_store.postgres.queries import CursorError
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+_TYPES: Final = "urn:problem-type:breaker-store:"
+_NO_TYPE: Final = "about:blank"
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 has it."""
+
+    type: str = Field(
+        _NO_TYPE, description="Which problem it is, for programs.", examples=[f"{_TYPES}bad-cursor"]
+    )
+    title: str = Field(description="The same in words; always the same for one type.")
+    status: int = Field(description="The status of the answer.")
+    detail: str = Field(description="What it was this time.")
+    instance: str = Field(description="The path that was asked for.")
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """One kind of problem.
+
+    Attributes:
+        detail: what to say of it; None says what the error says, which then names nothing internal.
+        retry_after_seconds: when it may have passed by itself; None if it doesn't.
+
+    """
+
+    name: str
+    status: HTTPStatus
+    title: str
+    detail: str | None = None
+    retry_after_seconds: int | None = None
+
+
+PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
+    CursorError: ProblemType("bad-cursor", HTTPStatus.BAD_REQUEST, "Not a cursor"),
+    UnknownBreakerError: ProblemType("unknown-breaker", HTTPStatus.NOT_FOUND, "Unknown circuit breaker"),
+    ContendedBreakerError: ProblemType(
+        "contended-breaker", HTTPStatus.CONFLICT, "The circuit breaker kept changing", retry_after_seconds=1
+    ),
+    RequestValidationError: ProblemType(
+        "invalid-request", HTTPStatus.UNPROCESSABLE_ENTITY, "The request makes no sense"
+    ),
+    LogUnavailableError: ProblemType(
+        "database-unavailable",
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The database is away",
+        detail="the database can't be reached or does not answer in time",
+        retry_after_seconds=5,
+    ),
+    SchemaError: ProblemType(
+        "schema-mismatch",
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The database has another schema",
+        retry_after_seconds=60,
+    ),
+}
+
+
+def describe_errors(*errors: type[Exception]) -> dict[int | str, dict[str, Any]]:
+    """Document the answers to errors, in the form of a route's `responses`."""
+    types = [PROBLEM_TYPES[error] for error in errors]
+    statuses = sorted({problem.status for problem in types})
+    return {
+        int(status): _response("; ".join(problem.title for problem in types if problem.status is status))
+        for status in statuses
+    }
+
+
+def _response(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Have all errors of an application answered with problem details."""
+    for error_type in PROBLEM_TYPES:
+        app.add_exception_handler(error_type, _answer_known)
+    app.add_exception_handler(HTTPException, _answer_http)
+    # The server logs it, with its traceback; the answer says nothing of it.
+    app.add_exception_handler(Exception, _answer_unexpected)
+
+
+async def _answer_known(request: Request, error: Exception) -> JSONResponse:
+    problem = next(PROBLEM_TYPES[each] for each in type(error).__mro__ if each in PROBLEM_TYPES)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("answered with status %d: %s", problem.status, error)
+    wait = problem.retry_after_seconds
+    return _answer(
+        Problem(
+            type=f"{_TYPES}{problem.name}",
+            title=problem.title,
+            status=problem.status,
+            detail=problem.detail or _detail(error),
+            instance=request.url.path,
+        ),
+        {} if wait is None else {"Retry-After": str(wait)},
+    )
+
+
+def _detail(error: Exception) -> str:
+    if not isinstance(error, RequestValidationError):
+        return str(error)
+    return "; ".join(_complaint(each["loc"], each["msg"]) for each in error.errors())
+
+
+def _complaint(location: tuple[str | int, ...], message: str) -> str:
+    """Name the parameter, or the field of the body, and say what is wrong with it; never what was sent."""
+    inner = location[1:]
+    # Of a body that is no JSON, the place is a number: of the character that is wrong.
+    place = ".".join(map(str, inner)) if inner and isinstance(inner[0], str) else location[0]
+    return f"{place}: {message.removeprefix('Value error, ')}"
+
+
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    """Answer what the framework found: no such path, or not with this method."""
+    if not isinstance(error, HTTPException):
+        raise error
+    status = HTTPStatus(error.status_code)
+    detail = status.description if error.detail == status.phrase else error.detail
+    return _answer(_plain(request, status, detail), error.headers)
+
+
+async def _answer_unexpected(request: Request, _error: Exception) -> JSONResponse:
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return _answer(_plain(request, status, "what went wrong stands in the server's log"))
+
+
+def _plain(request: Request, status: HTTPStatus, detail: str) -> Problem:
+    return Problem(
+        type=_NO_TYPE, title=status.phrase, status=status, detail=detail, instance=request.url.path
+    )
+
+
+def _answer(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(problem.model_dump(mode="json"), problem.status, headers, MEDIA_TYPE)

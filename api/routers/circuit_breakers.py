@@ -1,0 +1,88 @@
+"""The breakers of all users: how they stand, what happened to them, and an operator's reset."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.exceptions import RequestValidationError
+
+from breaker_store import control
+from breaker_store.api.dependencies import Actor, Reader, ReadyDatabase
+from breaker_store.api.problems import describe_errors
+from breaker_store.api.schemas import (
+    CircuitBreakerBody,
+    EventsAnswer,
+    HistoryQuery,
+    ResetAnswer,
+    ResetRequest,
+    StateAnswer,
+    SummaryAnswer,
+    TransitionsAnswer,
+    TransitionsQuery,
+    UserId,
+)
+from breaker_store.control import ContendedBreakerError
+from breaker_store.errors import LogUnavailableError, UnknownBreakerError
+from breaker_store.postgres import queries
+from breaker_store.postgres.migrating import SchemaError
+from breaker_store.postgres.queries import Cursor, CursorError
+
+PREFIX = "/api/admin/system/circuit-breakers"
+
+router = APIRouter(
+    prefix=PREFIX, tags=["circuit breakers"], responses=describe_errors(LogUnavailableError, SchemaError)
+)
+
+_USER_ERRORS = describe_errors(UnknownBreakerError, RequestValidationError)
+_RESET_ERRORS = describe_errors(UnknownBreakerError, ContendedBreakerError, RequestValidationError)
+_HISTORY_ERRORS = describe_errors(CursorError, UnknownBreakerError, RequestValidationError)
+
+
+# Before the routes with a user's id, which would take the word for one.
+@router.get("/summary")
+async def summarize(connection: Reader) -> SummaryAnswer:
+    """Count the breakers by state, and name those that are not closed."""
+    return SummaryAnswer(summary=await queries.summary(connection))
+
+
+@router.get("/{user_id}", responses=_USER_ERRORS)
+async def show_state(connection: Reader, user_id: UserId) -> StateAnswer:
+    """Show how a user's breaker stands."""
+    state = await queries.breaker_state(connection, user_id)
+    return StateAnswer(user_id=user_id, circuit_breaker=CircuitBreakerBody.model_validate(state))
+
+
+@router.post("/{user_id}/reset", responses=_RESET_ERRORS)
+async def reset(
+    database: ReadyDatabase, actor: Actor, user_id: UserId, body: ResetRequest | None = None
+) -> ResetAnswer:
+    """Close a user's breaker; the processes that run it take that on within a second."""
+    reason = None if body is None else body.reason
+    state = await control.reset(database.url, user_id, actor=actor, reason=reason)
+    return ResetAnswer(
+        message=f"Circuit breaker reset for user {user_id}",
+        circuit_breaker=CircuitBreakerBody.model_validate(state),
+    )
+
+
+@router.get("/{user_id}/transitions", responses=_HISTORY_ERRORS)
+async def list_transitions(
+    connection: Reader, user_id: UserId, query: Annotated[TransitionsQuery, Query()]
+) -> TransitionsAnswer:
+    """List how a user's breaker changed and why, newest first."""
+    page = await queries.transitions(connection, user_id, query.to_filter())
+    return TransitionsAnswer(user_id=user_id, transitions=page.items, next_cursor=_written(page.next_cursor))
+
+
+@router.get("/{user_id}/events", responses=_HISTORY_ERRORS)
+async def list_events(
+    connection: Reader, user_id: UserId, query: Annotated[HistoryQuery, Query()]
+) -> EventsAnswer:
+    """List everything that happened to a user's breaker, newest first."""
+    page = await queries.events(connection, user_id, query.to_filter())
+    return EventsAnswer(user_id=user_id, events=page.items, next_cursor=_written(page.next_cursor))
+
+
+def _written(cursor: Cursor | None) -> str | None:
+    return None if cursor is None else str(cursor)

@@ -1,0 +1,173 @@
+"""The events of a breaker's history as they are shown.
+
+They are read with patience: what a newer version wrote, a kind or a detail that this one doesn't know, is shown as far
+as it can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import RowMapping
+
+from breaker_store.core.events import EventId, Kind, Verdict
+
+STORED_KINDS: Final = tuple(kind for kind in Kind if kind is not Kind.UNRECOGNIZED)
+"""The kinds of events that this version knows."""
+
+_KIND_LABELS: Final = {kind.value: kind.label for kind in STORED_KINDS}
+_VERDICT_LABELS: Final = {verdict.value: verdict.name.lower() for verdict in Verdict}
+_MICROSECONDS_IN_MILLISECOND: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A failure that led to a transition, kept with it."""
+
+    id: str
+    at: datetime
+    error_type: str | None
+    error_message: str | None
+    operation: str | None
+    duration_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionItem:
+    """A transition in a breaker's history.
+
+    Attributes:
+        position: its number in the order of all breakers' transitions; None if it is superseded: another process's
+            transition took its place.
+        policy: the rules in force after it.
+        retry_at: when an open breaker lets a call try.
+
+    """
+
+    id: str
+    kind: str
+    at: datetime
+    from_state: str | None
+    to_state: str | None
+    generation: int
+    era: int
+    version: int | None
+    position: int | None
+    superseded: bool
+    reason: str | None
+    actor: str | None
+    failure_count: int | None
+    causes: list[Cause]
+    opened_by: str | None
+    retry_at: datetime | None
+    policy: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventItem:
+    """An event in a breaker's history: an outcome, or a transition with the last four fields.
+
+    Attributes:
+        kind: its name, or `kind-42` for one that this version doesn't know.
+        verdict: whether an outcome counted for the state; None for transitions.
+        duration_ms: of refusals: from the first to the last that this event stands for.
+        count: of refusals: how many this event stands for.
+        probe: the number of the probe in its half-open round, from 1.
+
+    """
+
+    id: str
+    kind: str
+    at: datetime
+    generation: int
+    verdict: str | None
+    duration_ms: float | None
+    operation: str | None
+    error_type: str | None
+    error_message: str | None
+    count: int | None
+    attempt: int | None
+    trace_id: UUID | None
+    probe: int | None
+    from_state: str | None
+    to_state: str | None
+    reason: str | None
+    actor: str | None
+
+
+def read_transition_item(row: RowMapping) -> TransitionItem:
+    details: Mapping[str, Any] = row["details"] or {}
+    return TransitionItem(
+        id=str(EventId(row["writer_id"], row["writer_seq"])),
+        kind=kind_label(row["kind"]),
+        at=row["occurred_at"],
+        from_state=details.get("from"),
+        to_state=details.get("to"),
+        generation=row["generation"],
+        era=row["era"],
+        version=row["version"],
+        position=row["position"],
+        superseded=row["position"] is None,
+        reason=details.get("reason"),
+        actor=details.get("actor"),
+        failure_count=details.get("failure_count"),
+        causes=[_cause(cause) for cause in details.get("causes") or ()],
+        opened_by=details.get("opened_by"),
+        retry_at=_time(details.get("retry_at")),
+        policy=details.get("policy"),
+    )
+
+
+def read_event_item(row: RowMapping) -> EventItem:
+    details: Mapping[str, Any] = row["details"] or {}
+    return EventItem(
+        id=str(EventId(row["writer_id"], row["writer_seq"])),
+        kind=kind_label(row["kind"]),
+        at=row["occurred_at"],
+        generation=row["generation"],
+        verdict=_verdict_label(row["verdict"]),
+        duration_ms=_milliseconds(row["duration_us"]),
+        operation=row["operation"],
+        error_type=row["error_type"],
+        error_message=row["error_message"],
+        count=row["count"],
+        attempt=row["attempt"],
+        trace_id=row["trace_id"],
+        probe=row["probe"],
+        from_state=details.get("from"),
+        to_state=details.get("to"),
+        reason=details.get("reason"),
+        actor=details.get("actor"),
+    )
+
+
+def _cause(document: Mapping[str, Any]) -> Cause:
+    return Cause(
+        id=document["id"],
+        at=datetime.fromisoformat(document["at"]),
+        error_type=document.get("error_type"),
+        error_message=document.get("error_message"),
+        operation=document.get("operation"),
+        duration_ms=_milliseconds(document.get("duration_us")),
+    )
+
+
+def kind_label(number: int) -> str:
+    """Name a kind of event; one of a newer version by its number."""
+    return _KIND_LABELS.get(number, f"kind-{number}")
+
+
+def _verdict_label(number: int | None) -> str | None:
+    return None if number is None else _VERDICT_LABELS.get(number, f"verdict-{number}")
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _milliseconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / _MICROSECONDS_IN_MILLISECOND

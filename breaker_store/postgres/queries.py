@@ -1,0 +1,349 @@
+"""What operators ask of the log: how many are open, how one stands, what happened to it.
+
+Any process can ask, beside those that run the breakers. One snapshot a connection, and nothing is ever written.
+
+A user's history is read backwards, page by page. A page begins where the last one ended: at an event, not at a number
+of rows, so that what happens in between shifts nothing. Outcomes and transitions are read apart and then merged: over
+the days of the outcomes alone, Postgres goes from the newest day back and stops when it has enough; over both together
+it would open every day there is. So transitions cost nothing of the outcomes' days when only they are asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Generic, Self, TypeVar
+
+import asyncpg
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    RowMapping,
+    Select,
+    Table,
+    exc,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from breaker_store.core.events import CircuitState, EventId, Kind
+from breaker_store.core.policy import MICROSECONDS
+from breaker_store.errors import LogUnavailableError, StoreError, UnknownBreakerError
+from breaker_store.ports import StoredBreaker
+from breaker_store.postgres import loading, tables
+from breaker_store.postgres.codec import STATE_NUMBERS, microseconds, to_datetime
+from breaker_store.postgres.connecting import Connection, connect, described
+from breaker_store.postgres.history import EventItem, TransitionItem, read_event_item, read_transition_item
+from breaker_store.runtime.breaker import StateDict
+
+IDS_LIMIT: Final = 1_000
+"""How many user ids a summary lists for each state at most."""
+
+DEFAULT_PAGE: Final = 50
+LARGEST_PAGE: Final = 200
+
+_CONNECT_SECONDS: Final = 5.0
+_STATEMENT_SECONDS: Final = 10
+_POOL_SIZE: Final = 5
+_POOL_SECONDS: Final = 5.0
+
+# The connection broke, transactions stood in each other's way, or the server is short of something or busy.
+_PASSING_TROUBLE: Final = ("08", "40", "53", "55", "57")
+
+_CURSOR_VERSION: Final = "1"
+_BIGINTS: Final = range(-(2**63), 2**63)
+
+Item = TypeVar("Item")
+
+
+class CursorError(StoreError):
+    """The cursor is none of ours: cursors come from the page before, and are handed back as they are."""
+
+    def __init__(self) -> None:
+        super().__init__(type(self).__doc__)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The event that a page ended with; the next one begins with the event before it."""
+
+    at: datetime
+    event_id: EventId
+
+    def __str__(self) -> str:
+        text = ".".join((_CURSOR_VERSION, str(microseconds(self.at)), *map(str, self.event_id)))
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read what `str` gave.
+
+        Raises:
+            CursorError: it is anything else.
+
+        """
+        try:
+            padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+            decoded = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+            version, at_us, writer_id, writer_seq = decoded.split(".")
+            cursor = cls(to_datetime(int(at_us)), EventId(int(writer_id), int(writer_seq)))
+        except (ValueError, OverflowError, binascii.Error) as error:
+            raise CursorError from error
+        if (
+            version != _CURSOR_VERSION
+            or str(cursor) != text
+            or not all(n in _BIGINTS for n in cursor.event_id)
+        ):
+            raise CursorError
+        return cursor
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFilter:
+    """Which events of a user, and how many of them.
+
+    Attributes:
+        since, until: from the first on, up to the second but without it; None is no bound.
+        kinds: None means all of them.
+        limit: how many a page holds, from 1.
+        after: where the page before ended; None begins with the newest event.
+
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    kinds: frozenset[Kind] | None = None
+    limit: int = DEFAULT_PAGE
+    after: Cursor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Part of a history, newest first; `next_cursor` is None at its end."""
+
+    items: list[Item]
+    next_cursor: Cursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All breakers by state. The lists of ids are in ascending order; `ids_truncated` if one was cut at 1,000."""
+
+    total_breakers: int
+    closed: int
+    open: int
+    half_open: int
+    open_user_ids: list[int]
+    half_open_user_ids: list[int]
+    ids_truncated: bool
+
+
+def create_engine(database_url: str) -> AsyncEngine:
+    """Make a pool of connections for questions; it connects when it is asked, not now."""
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: _connect(database_url),
+        isolation_level="REPEATABLE READ",
+        execution_options={"postgresql_readonly": True},
+        pool_size=_POOL_SIZE,
+        max_overflow=_POOL_SIZE,
+        pool_timeout=_POOL_SECONDS,
+        pool_pre_ping=True,
+    )
+
+
+async def _connect(database_url: str) -> Connection:
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        connection = await connect(database_url)
+    await connection.execute(f"SET statement_timeout = '{_STATEMENT_SECONDS}s'")
+    return connection
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Lend a connection for as long as the questions take; nothing else belongs into its block.
+
+    Raises:
+        LogUnavailableError: the database can't be reached, or didn't answer in time.
+
+    """
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    except exc.DBAPIError as error:
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if error.connection_invalidated or state.startswith(_PASSING_TROUBLE):
+            raise LogUnavailableError(described(error.orig or error)) from error
+        raise
+    except (OSError, TimeoutError, exc.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise LogUnavailableError(described(error)) from error
+
+
+async def summary(connection: AsyncConnection) -> Summary:
+    total = (await connection.execute(_count_breakers())).scalar_one()
+    counts = {state: count for state, count in await connection.execute(_count_by_state())}  # noqa: C416 - rows are no pairs to mypy
+    open_now = counts.get(STATE_NUMBERS[CircuitState.OPEN], 0)
+    half_open = counts.get(STATE_NUMBERS[CircuitState.HALF_OPEN], 0)
+    return Summary(
+        total_breakers=total,
+        closed=total - open_now - half_open,
+        open=open_now,
+        half_open=half_open,
+        open_user_ids=await _ids(connection, CircuitState.OPEN),
+        half_open_user_ids=await _ids(connection, CircuitState.HALF_OPEN),
+        ids_truncated=max(open_now, half_open) > IDS_LIMIT,
+    )
+
+
+async def _ids(connection: AsyncConnection, state: CircuitState) -> list[int]:
+    return list((await connection.execute(_select_ids(state))).scalars())
+
+
+async def breaker_state(connection: AsyncConnection, user_id: int) -> StateDict:
+    """Tell how a breaker stands now, in the words of `CircuitBreaker.get_state`.
+
+    Raises:
+        UnknownBreakerError: nothing is stored of this user.
+
+    """
+    driver_connection = (await connection.get_raw_connection()).driver_connection
+    stored = (
+        None if driver_connection is None else await loading.read_breaker(driver_connection, user_id, None)
+    )
+    if stored is None:
+        raise UnknownBreakerError(user_id)
+    return describe(stored)
+
+
+def describe(stored: StoredBreaker) -> StateDict:
+    """Put a stored breaker into the words of `CircuitBreaker.get_state`."""
+    state = stored.state
+    # As everywhere a wait is read: never more than the whole of it, whatever the clocks say.
+    remaining_us = min(max(0, stored.remaining_us or 0), state.policy.timeout_us)
+    return {
+        "state": state.state.value,
+        "failure_count": state.failure_count,
+        "success_count": state.success_count,
+        "failure_threshold": state.policy.failure_threshold,
+        "success_threshold": state.policy.success_threshold,
+        "timeout_seconds": state.policy.timeout_seconds,
+        "timeout_remaining": remaining_us / MICROSECONDS,
+        "last_failure_time": state.last_failure.at / MICROSECONDS if state.last_failure else None,
+    }
+
+
+async def transitions(
+    connection: AsyncConnection, user_id: int, history_filter: HistoryFilter
+) -> Page[TransitionItem]:
+    """Give a page of a breaker's transitions, newest first, superseded ones among them.
+
+    Raises:
+        UnknownBreakerError: nothing is stored of this user.
+
+    """
+    statement = _select_newest(tables.transitions, user_id, history_filter)
+    return await _page(connection, user_id, history_filter, statement, read_transition_item)
+
+
+async def events(connection: AsyncConnection, user_id: int, history_filter: HistoryFilter) -> Page[EventItem]:
+    """Give a page of everything that happened to a breaker, newest first.
+
+    Raises:
+        UnknownBreakerError: nothing is stored of this user.
+
+    """
+    statement = _select_history(user_id, history_filter)
+    return await _page(connection, user_id, history_filter, statement, read_event_item)
+
+
+async def _page(
+    connection: AsyncConnection,
+    user_id: int,
+    history_filter: HistoryFilter,
+    statement: Select[Any],
+    read_item: Callable[[RowMapping], Item],
+) -> Page[Item]:
+    rows = (await connection.execute(statement)).mappings().all()
+    if not rows and not (await connection.execute(_select_known(user_id))).scalar_one():
+        raise UnknownBreakerError(user_id)
+    # One row more than the page was asked for: it tells whether there is a next one.
+    items = rows[: history_filter.limit]
+    next_cursor = _cursor_at(items[-1]) if len(rows) > len(items) else None
+    return Page([read_item(row) for row in items], next_cursor)
+
+
+def _count_breakers() -> Select[Any]:
+    return select(func.count()).select_from(tables.states)
+
+
+def _count_by_state() -> Select[Any]:
+    """Count those that are not closed: they are few, and have an index."""
+    state = tables.states.c.state
+    return select(state, func.count()).where(state != literal(0, literal_execute=True)).group_by(state)
+
+
+def _select_ids(state: CircuitState) -> Select[Any]:
+    # The number stands in the statement itself: only then does Postgres see that the index for open ones serves it.
+    number = literal(STATE_NUMBERS[state], literal_execute=True)
+    columns = tables.states.c
+    return select(columns.user_id).where(columns.state == number).order_by(columns.user_id).limit(IDS_LIMIT)
+
+
+def _select_known(user_id: int) -> Select[Any]:
+    return select(select(tables.states.c.user_id).where(tables.states.c.user_id == user_id).exists())
+
+
+def _select_history(user_id: int, history_filter: HistoryFilter) -> Select[Any]:
+    parts = [_select_newest(table, user_id, history_filter) for table in _tables_of(history_filter.kinds)]
+    if len(parts) == 1:
+        return parts[0]
+    merged = union_all(*(select(part.subquery()) for part in parts)).subquery()
+    newest_first = (merged.c.occurred_at.desc(), merged.c.writer_id.desc(), merged.c.writer_seq.desc())
+    return select(merged).order_by(*newest_first).limit(history_filter.limit + 1)
+
+
+def _select_newest(table: Table, user_id: int, history_filter: HistoryFilter) -> Select[Any]:
+    columns = table.c
+    identity = (columns.occurred_at, columns.writer_id, columns.writer_seq)
+    statement = select(table).where(columns.user_id == user_id)
+    if history_filter.since is not None:
+        statement = statement.where(columns.occurred_at >= history_filter.since)
+    if history_filter.until is not None:
+        statement = statement.where(columns.occurred_at < history_filter.until)
+    if history_filter.kinds is not None:
+        statement = statement.where(columns.kind.in_(sorted(map(int, history_filter.kinds))))
+    if history_filter.after is not None:
+        at, event_id = history_filter.after.at, history_filter.after.event_id
+        # The second condition follows from the first, but only by the second does Postgres leave out days.
+        statement = statement.where(tuple_(*identity) < _identity(at, event_id), columns.occurred_at <= at)
+    return statement.order_by(*(column.desc() for column in identity)).limit(history_filter.limit + 1)
+
+
+def _identity(at: datetime, event_id: EventId) -> Any:
+    numbers = (literal(number, BigInteger) for number in event_id)
+    return tuple_(literal(at, DateTime(timezone=True)), *numbers)
+
+
+def _tables_of(kinds: frozenset[Kind] | None) -> list[Table]:
+    """Name the tables in which events of these kinds can be; at least one."""
+    if kinds is None:
+        return [tables.outcomes, tables.transitions]
+    wanted = []
+    if any(kind.is_outcome for kind in kinds):
+        wanted.append(tables.outcomes)
+    if not wanted or any(not kind.is_outcome for kind in kinds):
+        wanted.append(tables.transitions)
+    return wanted
+
+
+def _cursor_at(row: RowMapping) -> Cursor:
+    return Cursor(row["occurred_at"], EventId(row["writer_id"], row["writer_seq"]))

@@ -1,0 +1,94 @@
+"""The application over a database of the test's own, and a store that makes its history."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+import asyncpg
+import httpx
+import pytest
+
+from breaker_store import BreakerStore, CircuitBreakerOpenError
+from breaker_store.api.app import create_app
+
+Calls = Callable[[int, int], Awaitable[None]]
+Serve = Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+class ServiceError(Exception):
+    """What the bots' service answers when it fails."""
+
+
+@asynccontextmanager
+async def serve_in_process(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(database_url)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://admin") as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def serve() -> Serve:
+    return serve_in_process
+
+
+@pytest.fixture
+async def client(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with serve_in_process(database_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[BreakerStore]:
+    async with BreakerStore.open(database_url=database_url) as store:
+        yield store
+
+
+@pytest.fixture
+def succeed(store: BreakerStore) -> Calls:
+    """Have a user's calls succeed so many times."""
+
+    async def answer() -> None:
+        pass
+
+    async def succeed(user_id: int, times: int) -> None:
+        for _ in range(times):
+            await store.registry.get_breaker(user_id).call(answer)
+        await store.flush()
+
+    return succeed
+
+
+@pytest.fixture
+def fail(store: BreakerStore) -> Calls:
+    """Have a user's calls fail so many times; from the fifth on they are refused."""
+
+    async def answer() -> None:
+        raise ServiceError("out of order")
+
+    async def fail(user_id: int, times: int) -> None:
+        for _ in range(times):
+            with suppress(ServiceError, CircuitBreakerOpenError):
+                await store.registry.get_breaker(user_id).call(answer)
+        await store.flush()
+
+    return fail
+
+
+@pytest.fixture
+async def contended(connection: asyncpg.Connection) -> None:
+    """Have every breaker change at the moment in which somebody else wants to change it."""
+    await connection.execute("""
+        CREATE FUNCTION change_first() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            UPDATE breaker_states SET version = version + 1;
+            RETURN NEW;
+        END
+        $$;
+        CREATE TRIGGER change_first BEFORE INSERT ON writer_batches
+        FOR EACH ROW EXECUTE FUNCTION change_first();
+    """)
