@@ -1,0 +1,102 @@
+"""The admin API in a server of its own, which ends with its process: cleanly, and within seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Final
+
+import typer
+import uvicorn
+
+from breaker_store.cli.ending import INTERRUPTED
+from breaker_store.errors import ConfigurationError
+from breaker_store.settings import Location
+from breaker_store.store import open_database
+
+# Named by an import string: in a checkout its folder stands apart, and is part of the package only when installed.
+_create_app = importlib.import_module("breaker_store.api.app").create_app
+
+GRACE_SECONDS: Final = 2
+"""How long requests that are under way may take at the end."""
+
+
+async def serve_api(location: Location, host: str, port: int) -> None:
+    """Serve until SIGTERM, or SIGINT, which gives its exit code.
+
+    Raises:
+        ConfigurationError: the address can't be listened on.
+        BreakerStoreError: the database can't be had.
+
+    """
+    with closing(_listen(host, port)) as listener:
+        serving = _Serving()
+        serving.end_by_signals()
+        try:
+            async with open_database(location) as database_url:
+                await serving.serve(database_url, listener)
+        except asyncio.CancelledError:
+            if serving.ended_by is None:
+                raise
+    if serving.ended_by == signal.SIGINT:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything else is started."""
+    try:
+        [family, _, _, _, address], *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return socket.create_server(address, family=family)
+    except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"can't listen on {host}, port {port}: {reason}") from error
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to us: the embedded Postgres has to be stopped after it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Serving:
+    """A server that may be told to end at any time, also while its database is still starting."""
+
+    def __init__(self) -> None:
+        self.ended_by: signal.Signals | None = None
+        self._server: _Server | None = None
+        self._task = asyncio.current_task()
+
+    def end_by_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._end, number)
+
+    def _end(self, number: signal.Signals) -> None:
+        self.ended_by = number
+        if self._server is not None:
+            self._server.should_exit = True
+        elif self._task is not None:
+            self._task.cancel()
+
+    async def serve(self, database_url: str, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            _create_app(database_url),
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            ws="none",
+        )
+        self._server = _Server(config)
+        typer.echo(f"serving on {_address(listener)} (Ctrl-C ends it)")
+        await self._server.serve(sockets=[listener])
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"

@@ -1,0 +1,79 @@
+"""Events as lines for people: time, kind, what about it, id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from breaker_store.postgres.history import EventItem, TransitionItem
+
+STYLES: Final = {
+    "failure": "red",
+    "opened": "bold red",
+    "forced_open": "bold red",
+    "rejected": "yellow",
+    "half_opened": "bold yellow",
+    "closed": "bold green",
+    "reset": "bold green",
+}
+_KIND_WIDTH = 14
+
+
+def print_event(item: EventItem | TransitionItem) -> None:
+    line = Text.assemble(
+        (_time(item.at), "dim"),
+        "  ",
+        (item.kind.ljust(_KIND_WIDTH), STYLES.get(item.kind, "")),
+        "  ".join((*map(printable, describe(item)), "")),
+        (item.id, "dim"),
+    )
+    Console(markup=False, highlight=False, soft_wrap=True).print(line)
+
+
+def describe(item: EventItem | TransitionItem) -> Iterator[str]:
+    """Tell what there is to tell of an event, part by part."""
+    if item.from_state is not None and item.from_state != item.to_state:
+        yield f"{item.from_state} -> {item.to_state}"
+    yield from _describe_transition(item) if isinstance(item, TransitionItem) else _describe_event(item)
+    if item.reason:
+        yield item.reason
+    if item.actor:
+        yield f"by {item.actor}"
+
+
+def _describe_transition(item: TransitionItem) -> Iterator[str]:
+    if item.superseded:
+        yield "(superseded: another process was first)"
+    if item.causes:
+        last = item.causes[-1]
+        error = ": ".join(filter(None, (last.error_type, last.error_message)))
+        yield f"after {len(item.causes)} failures" + (f", the last: {error}" if error else "")
+
+
+def _describe_event(item: EventItem) -> Iterator[str]:
+    if item.verdict is not None and item.verdict != "counted":
+        yield f"({item.verdict.replace('_', ' ')})"
+    if item.count is not None and item.count > 1:
+        yield f"{item.count} calls"
+    if item.operation:
+        yield item.operation
+    if item.duration_ms is not None:
+        yield f"{item.duration_ms:.1f} ms"
+    if item.error_type or item.error_message:
+        yield ": ".join(filter(None, (item.error_type, item.error_message)))
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1_000:03d}Z"
+
+
+def printable(text: str) -> str:
+    """Escape what would steer a terminal, or break a line."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )

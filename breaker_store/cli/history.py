@@ -1,0 +1,111 @@
+"""`history`: what happened to a breaker."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+
+import typer
+
+from breaker_store.cli.ending import run
+from breaker_store.cli.location import DatabaseUrl, DataDir, locate
+from breaker_store.cli.user_id import UserId
+from breaker_store.core.events import Kind
+from breaker_store.settings import Location
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from breaker_store.postgres.history import EventItem, TransitionItem
+    from breaker_store.postgres.queries import HistoryFilter
+
+    Item: TypeAlias = EventItem | TransitionItem
+
+
+KINDS: Final = {kind.label: kind for kind in Kind if kind is not Kind.UNRECOGNIZED}
+
+
+def read_kind(text: str) -> Kind:
+    if text not in KINDS:
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(KINDS)}")
+    return KINDS[text]
+
+
+def read_time(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is not a time in ISO 8601, such as 2024-05-01T12:00:00Z"
+        ) from None
+
+
+def show_history(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    user_id: UserId,
+    limit: Annotated[int, typer.Option(min=1, help="How many events at most.")] = 50,
+    kinds: Annotated[
+        list[Kind] | None,
+        typer.Option("--kind", parser=read_kind, metavar="KIND", help="Only this kind; may be repeated."),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=read_time, metavar="TIME", help="From this time on; ISO 8601, UTC unless it says."
+        ),
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(parser=read_time, metavar="TIME", help="Before this time.")
+    ] = None,
+    transitions: Annotated[
+        bool, typer.Option("--transitions", help="Only transitions, with all that is known of them.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As lines of JSON.")] = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show what happened to a user's breaker, newest first."""
+    from breaker_store.postgres.queries import HistoryFilter  # noqa: PLC0415 - slow to import
+
+    wanted = HistoryFilter(since, until, frozenset(kinds) if kinds else None, limit)
+    run(_show(locate(database_url, data_dir), user_id, wanted, transitions, as_json))
+
+
+async def _show(
+    location: Location, user_id: int, wanted: HistoryFilter, transitions: bool, as_json: bool
+) -> None:
+    from breaker_store.cli.asking import asking  # noqa: PLC0415 - slow to import
+    from breaker_store.cli.event_lines import print_event  # noqa: PLC0415
+
+    async with asking(location) as connection:
+        async for item in _read(connection, user_id, wanted, transitions):
+            if as_json:
+                typer.echo(json.dumps(dataclasses.asdict(item), default=_plain))
+            else:
+                print_event(item)
+
+
+async def _read(
+    connection: AsyncConnection, user_id: int, wanted: HistoryFilter, transitions: bool
+) -> AsyncIterator[Item]:
+    """Give events page by page, as many as are wanted."""
+    from breaker_store.postgres import queries  # noqa: PLC0415 - slow to import
+
+    read_page = queries.transitions if transitions else queries.events
+    missing, cursor = wanted.limit, wanted.after
+    while missing > 0:
+        page_filter = dataclasses.replace(wanted, limit=min(missing, queries.LARGEST_PAGE), after=cursor)
+        page = await read_page(connection, user_id, page_filter)
+        for item in page.items:
+            yield item
+        missing, cursor = missing - len(page.items), page.next_cursor
+        if cursor is None:
+            return
+
+
+def _plain(value: object) -> str:
+    """Write what JSON has no type for: times in UTC, and ids."""
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)

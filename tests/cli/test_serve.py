@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from .conftest import Invoke, Start, postmaster_pid_file
+
+SECONDS_TO_END = 5
+
+
+def read_address(process: subprocess.Popen[str]) -> str:
+    """Wait for the line that says where the server is."""
+    line = process.stdout.readline()
+    match = re.search(r"http://\S+", line)
+    assert match, line + process.stderr.read()
+    return match[0]
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """End a server by a signal, and give what it said on stderr."""
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=SECONDS_TO_END)
+    return errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_answers_and_ends(start: Start, database_url: str, number: signal.Signals, code: int) -> None:
+    """`serve` answers, and a signal ends it within seconds and without a word, also while a connection is open."""
+    process = start("serve", "--port", 0, "--database-url", database_url)
+    address = read_address(process)
+    with httpx.Client(base_url=address) as client:
+        assert client.get("/healthz").status_code == 200
+        summary = client.get("/api/admin/system/circuit-breakers/summary").json()
+        assert summary["summary"]["total_breakers"] == 0
+        assert end(process, number) == ""
+    assert process.returncode == code
+
+
+def test_embedded_database(start: Start, data_dir: Path) -> None:
+    """With an embedded database `serve` starts and migrates it, and leaves no server behind."""
+    process = start("serve", "--port", 0, "--data-dir", data_dir)
+    address = read_address(process)
+    assert httpx.get(f"{address}/readyz").status_code == 200
+    assert postmaster_pid_file(data_dir).exists()
+    assert end(process, signal.SIGTERM) == ""
+    assert process.returncode == 0
+    assert not postmaster_pid_file(data_dir).exists()
+
+
+def test_ended_while_starting(start: Start, data_dir: Path) -> None:
+    """A signal that comes while the embedded database is starting leaves no server behind."""
+    process = start("serve", "--port", 0, "--data-dir", data_dir)
+    while not postmaster_pid_file(data_dir).exists():
+        assert process.poll() is None
+        time.sleep(0.001)  # there is nothing to await: the file is another process's
+    end(process, signal.SIGTERM)
+    assert process.returncode == 0
+    assert not postmaster_pid_file(data_dir).exists()
+
+
+def test_port_in_use(invoke: Invoke, database_url: str) -> None:
+    """A port that is taken is an error that says so, before any database is asked."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = invoke("serve", "--port", port, "--database-url", database_url)
+    assert result.exit_code == 1
+    assert f"can't listen on 127.0.0.1, port {port}: Address already in use" in result.stderr
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "x" * 100])
+def test_unknown_host(invoke: Invoke, database_url: str, host: str) -> None:
+    """So is an address that is not this machine's."""
+    result = invoke("serve", "--host", host, "--database-url", database_url)
+    assert result.exit_code == 1
+    assert f"can't listen on {host}" in result.stderr
