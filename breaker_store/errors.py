@@ -5,11 +5,16 @@ A branch is what a caller can do about it, a leaf is what went wrong::
     BreakerStoreError
     ├── CircuitBreakerOpenError     wait, or do without the call
     ├── ConfigurationError          change a setting
+    ├── DamagedInputError           mend the file (importing/formats.py)
+    ├── EmbeddedPostgresError       its leaves say what to do (embedded/errors.py)
     └── StoreError                  the store's trouble, not the call's
         ├── LogUnavailableError     try again later
         ├── EventRefusedError       the event can't be stored as it is
         ├── LedgerError             stop and look: what is stored is not what was sent
-        └── UnknownBreakerError     no event of this user is stored
+        ├── UnknownBreakerError     no event of this user is stored
+        ├── SchemaError             migrate, or update this package (postgres/migrating.py)
+        ├── CursorError             ask for the page with the cursor that was given (postgres/queries.py)
+        └── ContendedBreakerError   try again (control.py)
 
 What a wrapped call raises is never wrapped or replaced: it reaches the caller as it is.
 """

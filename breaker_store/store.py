@@ -15,7 +15,6 @@ from breaker_store.core.state import BreakerState
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.loading import Snapshot
-from breaker_store.postgres.migrating import check_schema, open_engine, upgrade
 from breaker_store.runtime.follower import Follower
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT
 from breaker_store.runtime.recorder import Recorder
@@ -34,8 +33,12 @@ async def open_database(location: Location) -> AsyncIterator[str]:
     Raises:
         SchemaError: a database that was named has no schema, or another one; `breaker-store migrate up` mends the
             first and an older one.
+        LogUnavailableError: it can't be reached.
 
     """
+    # Imported here: Alembic takes longer to import than all the rest, and the breakers alone do without it.
+    from breaker_store.postgres.migrating import check_schema, open_engine, upgrade  # noqa: PLC0415
+
     if location.database_url is not None:
         engine = open_engine(location.database_url)
         try:
@@ -124,7 +127,7 @@ class BreakerStore:
         location = find_location(database_url, data_dir)
         async with AsyncExitStack() as stack:
             url = await stack.enter_async_context(open_database(location))
-            chosen = registry or CircuitBreakerRegistry(policy=policy)
+            chosen = CircuitBreakerRegistry(policy=policy) if registry is None else registry
             log = PostgresEventLog(url, chosen.surroundings.clock)
             stack.push_async_callback(log.close)
             store = cls(chosen, log, queue_limit=queue_limit)

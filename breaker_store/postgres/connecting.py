@@ -22,6 +22,9 @@ SESSION_SETTINGS = {
     "timezone": "UTC",
 }
 
+UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What the driver raises when there is no connection to be had."""
+
 STORED_ALREADY = "BS000"
 LEDGER_CONTRADICTS = "BS001"
 CHECK_VIOLATION = "23514"
@@ -45,8 +48,13 @@ async def connect(database_url: str) -> Connection:
             timeout=CONNECT_TIMEOUT_SECONDS,
             command_timeout=COMMAND_TIMEOUT_SECONDS,
         )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise LogUnavailableError(f"Postgres can't be reached: {described(error)}") from error
+    except UNREACHABLE as error:
+        raise unreachable(error) from error
+
+
+def unreachable(error: Exception) -> LogUnavailableError:
+    """Say that there is no connection, and why."""
+    return LogUnavailableError(f"Postgres can't be reached: {described(error)}")
 
 
 def plain_url(database_url: str) -> str:

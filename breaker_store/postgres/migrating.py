@@ -23,6 +23,7 @@ from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from breaker_store.errors import ConfigurationError, StoreError
+from breaker_store.postgres import connecting
 
 # Not Alembic's default: an application that shares the database may keep its own migrations under that name.
 VERSION_TABLE: Final = "breaker_store_alembic_version"
@@ -163,8 +164,16 @@ def open_engine(url: str) -> AsyncEngine:
         raise ConfigurationError(f"a database's address begins with one of {', '.join(_SCHEMES)}")
     address = "postgresql://" + url.partition("://")[2]
     return create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(address), poolclass=NullPool
+        "postgresql+asyncpg://", async_creator=lambda: _open_connection(address), poolclass=NullPool
     )
+
+
+async def _open_connection(address: str) -> connecting.Connection:
+    """Connect without the time limits of the log's own sessions: a migration may take long."""
+    try:
+        return await asyncpg.connect(address, timeout=connecting.CONNECT_TIMEOUT_SECONDS)
+    except connecting.UNREACHABLE as error:
+        raise connecting.unreachable(error) from error
 
 
 @asynccontextmanager
