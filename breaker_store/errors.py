@@ -12,7 +12,11 @@ A branch is what a caller can do about it, a leaf is what went wrong::
         ├── EventRefusedError       the event can't be stored as it is
         ├── LedgerError             stop and look: what is stored is not what was sent
         ├── UnknownBreakerError     no event of this user is stored
-        ├── SchemaError             migrate, or update this package (postgres/migrating.py)
+        ├── SchemaError             `breaker-store migrate up`, or update this package
+        │   ├── NotMigratedError
+        │   ├── SchemaBehindError
+        │   └── SchemaTooNewError
+        ├── MigrationBusyError      try again later
         ├── CursorError             ask for the page with the cursor that was given (postgres/queries.py)
         └── ContendedBreakerError   try again (control.py)
 
@@ -93,6 +97,67 @@ class EventRefusedError(StoreError):
 
 class LedgerError(StoreError):
     """The ledger of batches contradicts what this writer sent: look before anything else is written."""
+
+
+class SchemaError(StoreError):
+    """The database's schema is not the one that this code needs.
+
+    Attributes:
+        found: the database's revision; None if it was never migrated.
+        needed: the revision that this code needs.
+
+    """
+
+    def __init__(self, found: str | None, needed: str, message: str) -> None:
+        super().__init__(message)
+        self.found = found
+        self.needed = needed
+
+
+class NotMigratedError(SchemaError):
+    """The database holds none of our tables."""
+
+    def __init__(self, needed: str) -> None:
+        super().__init__(
+            None,
+            needed,
+            f"the database was never migrated (needed: {needed}): run `breaker-store migrate up`",
+        )
+
+
+class SchemaBehindError(SchemaError):
+    """The database's schema is older than this code needs."""
+
+    def __init__(self, found: str, needed: str) -> None:
+        super().__init__(
+            found,
+            needed,
+            f"the database is at revision {found}, this code needs {needed}: run `breaker-store migrate up`",
+        )
+
+
+class SchemaTooNewError(SchemaError):
+    """The database's schema was made by a newer version of breaker-store than this one."""
+
+    def __init__(self, found: str, needed: str) -> None:
+        super().__init__(
+            found,
+            needed,
+            f"the database has a newer schema (revision {found}) than the code's ({needed}): update breaker-store",
+        )
+
+
+class MigrationBusyError(StoreError):
+    """Another process was migrating the same database for longer than this one would wait.
+
+    Attributes:
+        waited_seconds: how long this one waited.
+
+    """
+
+    def __init__(self, waited_seconds: float) -> None:
+        super().__init__(f"another process is migrating this database; gave up after {waited_seconds:g} s")
+        self.waited_seconds = waited_seconds
 
 
 class UnknownBreakerError(StoreError):

@@ -51,7 +51,7 @@ class UserTransition(NamedTuple):
 class MarkKind(IntEnum):
     """What an outcome means for the breaker's row; see the table `breaker_states`."""
 
-    RUN_BEGAN = 1
+    FAILED = 1
     RUN_ENDED = 2
     PROBE_SUCCEEDED = 3
 

@@ -22,11 +22,10 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
-from breaker_store.errors import BreakerStoreError, ConfigurationError
+from breaker_store.errors import BreakerStoreError, ConfigurationError, MigrationBusyError
 from breaker_store.postgres.migrating import (
     LOCK_WAIT_SECONDS,
     VERSION_TABLE,
-    MigrationBusyError,
     open_engine,
 )
 from breaker_store.postgres.tables import TransactionId, metadata

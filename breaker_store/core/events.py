@@ -78,7 +78,7 @@ class Verdict(IntEnum):
 class EventId(NamedTuple):
     """An event's identity, known when it happens: which run of which process, and its number there, from 1.
 
-    Number 0 stands for an event that was given up because the queue was full.
+    A number below 1 stands for an event that was given up because the queue was full.
     """
 
     writer_id: int

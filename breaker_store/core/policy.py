@@ -101,7 +101,7 @@ def _checked_timeout(value: float) -> float:
         raise ValueError(
             f"timeout_seconds must be between 0 and {GREATEST_TIMEOUT_SECONDS:,.0f}, not {value}"
         )
-    return float(value)
+    return float(value) + 0.0  # without the sign of a zero, which a stored document would lose
 
 
 def _names(errors: Iterable[ErrorName]) -> tuple[str, ...]:

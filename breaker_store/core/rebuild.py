@@ -52,10 +52,20 @@ def rebuild_from(policy: Policy, chain: Iterable[Transition], outcomes: Iterable
 
 
 def take_on(live: BreakerState, stored: BreakerState) -> BreakerState:
-    """Give a stored state as a live breaker takes it on: calls in flight keep their slots while their count goes on."""
+    """Give a stored state as a live breaker takes it on.
+
+    Where the count goes on, the live one is kept, with its calls in flight: it may hold what is not stored yet.
+    """
     if (live.generation, live.era) != (stored.generation, stored.era):
         return stored
-    return replace(stored, probes=live.probes, probes_started=live.probes_started)
+    return replace(
+        live,
+        policy=stored.policy,
+        policy_is_own=stored.policy_is_own,
+        version=stored.version,
+        last_transition=stored.last_transition,
+        since=stored.since,
+    )
 
 
 def under_default(state: BreakerState, policy: Policy) -> BreakerState:

@@ -330,7 +330,7 @@ def _marks(user_id: int, breaker: _Breaker, before: BreakerState, outcome: Outco
     elif after.calm:
         kind, breaker.run_is_marked = MarkKind.RUN_ENDED, False
     elif not breaker.run_is_marked:
-        kind, breaker.run_is_marked = MarkKind.RUN_BEGAN, True
+        kind, breaker.run_is_marked = MarkKind.FAILED, True
     if kind is not None:
         last_failure = after.last_failure if kind is MarkKind.RUN_ENDED else None
         seq = outcome.event_id.writer_seq

@@ -29,6 +29,7 @@ from breaker_store.core.events import (
     Verdict,
 )
 from breaker_store.core.policy import Policy
+from breaker_store.errors import EventRefusedError
 from breaker_store.ports import Batch, Mark, OutcomeRow, UserTransition
 
 FORMAT = 1
@@ -74,35 +75,49 @@ _LENGTH = struct.Struct(">i").pack
 
 @dataclass(frozen=True, slots=True)
 class PostgresBatch:
-    """A batch with its bytes: `rows` as COPY takes them, without header and trailer."""
+    """A batch with its bytes.
+
+    Attributes:
+        rows: the outcomes as COPY takes them, without header and trailer.
+        finish_document: what the function `finish_batch` takes; empty if the batch is nothing but outcomes.
+
+    """
 
     batch: Batch
     rows: bytes
-    extras: dict[str, Any]
+    finish_document: str
     digest: bytes
-
-    @property
-    def has_extras(self) -> bool:
-        return any(self.extras.values())
 
     def copy_data(self) -> bytes:
         return b"".join((_HEADER, self.rows, _TRAILER))
 
-    def finish_document(self) -> str:
-        """Write what the function `finish_batch` takes."""
-        return canonical(self.extras)
-
     def append_document(self) -> str:
         """Write what the function `append_batch` takes: the outcomes as well."""
-        return canonical({**self.extras, "outcomes": [_outcome_document(row) for row in self.batch.outcomes]})
+        outcomes = canonical({"outcomes": [_outcome_document(row) for row in self.batch.outcomes]})
+        return f"{outcomes[:-1]},{self.finish_document[1:]}" if self.finish_document else outcomes
 
 
 def seal(batch: Batch) -> PostgresBatch:
+    """Encode a batch.
+
+    Raises:
+        EventRefusedError: a text is no Unicode, or a number or time does not fit its column.
+
+    """
+    try:
+        return _seal(batch)
+    except (struct.error, UnicodeEncodeError, OverflowError) as error:
+        raise EventRefusedError(f"{type(error).__name__}: an event can't be encoded") from error
+
+
+def _seal(batch: Batch) -> PostgresBatch:
     rows = encode_rows(batch.writer_id, batch.outcomes)
     digest = hashlib.sha256(rows)
     for user_id, transition in batch.transitions:
         digest.update(canonical(transition_document(user_id, transition)).encode())
-    return PostgresBatch(batch, rows, _extras(batch), digest.digest())
+    finish_document = _finish_document(batch)
+    finish_document.encode()  # what can't be encoded is found here, before it is sent
+    return PostgresBatch(batch, rows, finish_document, digest.digest())
 
 
 def encode_rows(writer_id: int, rows: Sequence[OutcomeRow]) -> bytes:
@@ -188,16 +203,19 @@ def _outcome_document(row: OutcomeRow) -> dict[str, Any]:
     }
 
 
-def _extras(batch: Batch) -> dict[str, Any]:
+def _finish_document(batch: Batch) -> str:
+    if not (batch.newcomers or batch.transitions or batch.marks or batch.lines):
+        return ""
     changes = [_change(user_id, transition) for user_id, transition in batch.transitions]
     changes += [_marked(mark) for mark in batch.marks]
-    return {
+    document = {
         "newcomers": [
             {"user_id": user, "policy": _unusual(policy)} for user, policy in batch.newcomers.items()
         ],
         "changes": sorted(changes, key=lambda change: change["seq"]),
         "lines": [str(line) for line in batch.lines],
     }
+    return canonical(document)
 
 
 def _unusual(policy: Policy) -> dict[str, Any] | None:

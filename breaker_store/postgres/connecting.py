@@ -15,6 +15,7 @@ COMMAND_TIMEOUT_SECONDS = 30.0
 
 SESSION_SETTINGS = {
     "application_name": "breaker-store",
+    "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "10s",
     "jit": "off",
     "lock_timeout": "5s",

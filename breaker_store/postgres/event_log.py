@@ -42,6 +42,7 @@ SMALL_BATCH = 50
 """Up to this many outcomes go as one statement; see the function `append_batch`."""
 
 MEASURE_INTERVAL_US = 1_000_000
+CLOSE_TIMEOUT_SECONDS = 5.0
 
 _FATES = """
 SELECT user_id, writer_seq, position FROM breaker_transitions
@@ -94,10 +95,11 @@ class PostgresEventLog:
         await self._writing_connection()
 
     async def close(self) -> None:
-        for connection in (self._writer, self._reader):
-            if connection is not None:
-                await connection.close(timeout=5)
+        connections = [each for each in (self._writer, self._reader) if each is not None]
         self._writer = self._reader = None
+        closing = (each.close(timeout=CLOSE_TIMEOUT_SECONDS) for each in connections)
+        # A connection that can't say goodbye is gone as well.
+        await asyncio.gather(*closing, return_exceptions=True)
 
     async def append(self, sealed: PostgresBatch) -> list[Fate]:
         connection = await self._writing_connection()
@@ -186,11 +188,16 @@ class PostgresEventLog:
             await self._partitions.keep_ahead(connection, self._clock.now_us() + self.correction_us)
 
     async def _measure(self, connection: Connection) -> None:
-        """Ask the database for its time; the answer is taken to be of the middle of the question."""
+        """Ask the database for its time; the answer is taken to be of the middle of the question.
+
+        What differs from the last measurement by less than this one can know is no news.
+        """
         asked = self._clock.now_us()
         theirs = await connection.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-        self._measured_at_us = self._clock.now_us()
-        self._correction_us = theirs - (asked + self._measured_at_us) // 2
+        self._measured_at_us = answered = self._clock.now_us()
+        correction_us = theirs - (asked + answered) // 2
+        if self._correction_us is None or abs(correction_us - self._correction_us) > (answered - asked) // 2:
+            self._correction_us = correction_us
 
 
 def _ledger_entry(sealed: PostgresBatch) -> tuple[object, ...]:
@@ -215,8 +222,8 @@ async def _copy_batch(connection: Connection, sealed: PostgresBatch) -> None:
     await connection.copy_to_table(
         "breaker_events", source=memoryview(sealed.copy_data()), columns=OUTCOME_COLUMNS, format="binary"
     )
-    finish = f"SELECT finish_batch({sealed.batch.writer_id}, {_quoted(sealed.finish_document())}); "
-    await connection.execute(f"{finish if sealed.has_extras else ''}COMMIT")
+    finish = f"SELECT finish_batch({sealed.batch.writer_id}, {_quoted(sealed.finish_document)}); "
+    await connection.execute(f"{finish if sealed.finish_document else ''}COMMIT")
 
 
 def _literal(value: object) -> str:

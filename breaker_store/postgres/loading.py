@@ -57,10 +57,10 @@ LEFT JOIN LATERAL (
     SELECT transition AS last_transition
     FROM breaker_transitions AS transition
     WHERE transition.user_id = state.user_id AND transition.position IS NOT NULL
-        AND transition.kind BETWEEN 10 AND 18
+        AND transition.kind BETWEEN 10 AND 18 AND state.state <> 0
     ORDER BY transition.version DESC
     LIMIT 1
-) AS newest ON state.state <> 0
+) AS newest ON true
 LEFT JOIN LATERAL (
     SELECT outcome AS failure
     FROM breaker_outcomes AS outcome
@@ -77,22 +77,36 @@ LEFT JOIN LATERAL (
         ))
         AND outcome.kind IN (1, 2) AND outcome.verdict = 0
         AND outcome.generation = state.generation AND outcome.era = state.era
-) AS counted ON state.state = 0 AND state.tail_from IS NOT NULL
+        AND state.state = 0 AND state.tail_from IS NOT NULL
+    OFFSET 0  -- a fence: flattened into a hash join, it would read every outcome that the user ever had
+) AS counted ON true
 """
 
 _ALL_UNSETTLED = f"{_UNSETTLED} WHERE state.state <> 0 OR state.tail_from IS NOT NULL ORDER BY state.user_id"
 _ONE = f"{_UNSETTLED} WHERE state.user_id = $1"
 
+# What a transition's columns tell of the row; its details are not looked at, since there may be very many.
 _CONTRADICTIONS = """
 SELECT coalesce(state.user_id, chain.user_id) AS user_id, state.version AS row_version, chain.version AS chain_version
 FROM breaker_states AS state
 FULL JOIN (
-    SELECT user_id, max(version) AS version
+    SELECT user_id, version, generation, era, writer_id, writer_seq,
+        CASE WHEN kind IN (10, 14) THEN 1 WHEN kind = 11 THEN 2 WHEN kind IN (12, 13) THEN 0 END AS state
     FROM breaker_transitions
+    JOIN (
+        SELECT user_id, max(version) AS version
+        FROM breaker_transitions
+        WHERE position IS NOT NULL
+        GROUP BY user_id
+    ) AS newest USING (user_id, version)
     WHERE position IS NOT NULL
-    GROUP BY user_id
 ) AS chain USING (user_id)
-WHERE state.version IS DISTINCT FROM coalesce(chain.version, 0)
+WHERE (state.version, state.generation, state.era, state.last_writer_id, state.last_writer_seq)
+    IS DISTINCT FROM (
+        coalesce(chain.version, 0), coalesce(chain.generation, 0), coalesce(chain.era, 0),
+        chain.writer_id, chain.writer_seq
+    )
+    OR state.state <> CASE WHEN chain.version IS NULL THEN 0 ELSE coalesce(chain.state, state.state) END
 """
 
 

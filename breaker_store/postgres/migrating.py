@@ -22,7 +22,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from breaker_store.errors import ConfigurationError, StoreError
+from breaker_store.errors import (
+    ConfigurationError,
+    NotMigratedError,
+    SchemaBehindError,
+    SchemaTooNewError,
+)
 from breaker_store.postgres import connecting
 
 # Not Alembic's default: an application that shares the database may keep its own migrations under that name.
@@ -32,67 +37,6 @@ LOCK_WAIT_SECONDS: Final = 60.0
 """How long to wait for another process that is migrating the same database."""
 
 _SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+asyncpg://")
-
-
-class SchemaError(StoreError):
-    """The database's schema is not the one that this code needs.
-
-    Attributes:
-        found: the database's revision; None if it was never migrated.
-        needed: the revision that this code needs.
-
-    """
-
-    def __init__(self, found: str | None, needed: str, message: str) -> None:
-        super().__init__(message)
-        self.found = found
-        self.needed = needed
-
-
-class NotMigratedError(SchemaError):
-    """The database holds none of our tables."""
-
-    def __init__(self, needed: str) -> None:
-        super().__init__(
-            None,
-            needed,
-            f"the database was never migrated (needed: {needed}): run `breaker-store migrate up`",
-        )
-
-
-class SchemaBehindError(SchemaError):
-    """The database's schema is older than this code needs."""
-
-    def __init__(self, found: str, needed: str) -> None:
-        super().__init__(
-            found,
-            needed,
-            f"the database is at revision {found}, this code needs {needed}: run `breaker-store migrate up`",
-        )
-
-
-class SchemaTooNewError(SchemaError):
-    """The database's schema was made by a newer version of breaker-store than this one."""
-
-    def __init__(self, found: str, needed: str) -> None:
-        super().__init__(
-            found,
-            needed,
-            f"the database has a newer schema (revision {found}) than the code's ({needed}): update breaker-store",
-        )
-
-
-class MigrationBusyError(StoreError):
-    """Another process was migrating the same database for longer than this one would wait.
-
-    Attributes:
-        waited_seconds: how long this one waited.
-
-    """
-
-    def __init__(self, waited_seconds: float) -> None:
-        super().__init__(f"another process is migrating this database; gave up after {waited_seconds:g} s")
-        self.waited_seconds = waited_seconds
 
 
 async def upgrade(url: str, revision: str = "head", *, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -> None:

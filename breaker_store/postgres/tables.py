@@ -147,6 +147,8 @@ states = Table(
     Column("user_id", BigInteger, primary_key=True, autoincrement=False),
     # Where the current count begins: may be early, never late. Null: nothing to fold, the counters are zero.
     Column("tail_from", _instant()),
+    # The last failure that was marked, and whose it was (0: several at once): a success after it ends the run.
+    Column("tail_until", _instant()),
     Column("tail_writer", BigInteger),
     # The identity of the last transition of the chain, which the next one must follow.
     Column("last_writer_id", BigInteger),

@@ -29,7 +29,6 @@ from breaker_store.core.events import (
     Transition,
 )
 from breaker_store.core.policy import MICROSECONDS, Policy, error_name
-from breaker_store.core.rebuild import take_on
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.errors import CircuitBreakerOpenError
 from breaker_store.ports import MarkKind
@@ -59,23 +58,23 @@ class StateDict(TypedDict):
 class Surroundings:
     """What the breakers of one registry share."""
 
-    __slots__ = ("clock", "entries", "journal", "listeners", "monotonic_ns", "unconfirmed")
+    __slots__ = ("blocks", "clock", "journal", "listeners", "monotonic_ns", "unconfirmed")
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.monotonic_ns = clock.monotonic_ns
         self.journal = Journal()
         self.listeners = Listeners()
-        self.entries: dict[tuple[CircuitBreaker, object], list[_Entry]] = {}
+        self.blocks: dict[tuple[CircuitBreaker, asyncio.Task[Any] | None], list[_Block]] = {}
         # Transitions by user that the log has not confirmed yet, oldest first; each was decided on the one before.
         self.unconfirmed: dict[int, list[Transition]] = {}
 
     def expect_confirmation(self, user_id: int | None, transition: Transition) -> None:
-        if user_id is not None and self.journal.kept:
+        if user_id is not None and self.journal.kept and transition.event_id.writer_seq > 0:
             self.unconfirmed.setdefault(user_id, []).append(transition)
 
 
-class _Entry(NamedTuple):
+class _Block(NamedTuple):
     """One `async with` that is under way."""
 
     permit: Permit
@@ -96,7 +95,7 @@ class CircuitBreaker:
     It is safe for any number of tasks of one event loop, and for no more than one thread.
     """
 
-    __slots__ = ("_refusals", "_run_is_marked", "_state", "_surroundings", "stored", "user_id")
+    __slots__ = ("_refusals", "_state", "_surroundings", "stored", "user_id")
 
     def __init__(  # noqa: PLR0913 - existing code relies on these
         self,
@@ -124,7 +123,6 @@ class CircuitBreaker:
         self._state = state
         self._surroundings = surroundings
         self._refusals: Refusals | None = None
-        self._run_is_marked = False
         self.stored = False  # whether the store is known to have a row for it
 
     def __repr__(self) -> str:
@@ -174,7 +172,7 @@ class CircuitBreaker:
             entry: CalmSuccess
             try:
                 entry = (self, state, started_ns, ended_ns, func.__name__)
-            except AttributeError:
+            except Exception:  # noqa: BLE001 - a function without a name, or whose name can't be told, was called
                 entry = (self, state, started_ns, ended_ns, _name(func))
             journal = surroundings.journal
             pending = journal.pending
@@ -199,8 +197,8 @@ class CircuitBreaker:
 
     async def __aenter__(self) -> Self:
         permit = self._admit()
-        entry = _Entry(permit, self._surroundings.monotonic_ns())
-        self._surroundings.entries.setdefault((self, asyncio.current_task()), []).append(entry)
+        block = _Block(permit, self._surroundings.monotonic_ns())
+        self._surroundings.blocks.setdefault((self, asyncio.current_task()), []).append(block)
         return self
 
     async def __aexit__(
@@ -216,16 +214,21 @@ class CircuitBreaker:
         else:
             self._fail(error, permit, started_ns, ended_ns, None)
 
-    def _leave(self) -> _Entry:
+    def _leave(self) -> _Block:
         """Find the innermost `async with` of this task, so that tasks may share the object and nest it."""
-        entries = self._surroundings.entries
+        blocks = self._surroundings.blocks
         key = (self, asyncio.current_task())
-        if key not in entries:
-            raise RuntimeError("a breaker's `async with` ends in the task in which it began")
-        entry = entries[key].pop()
-        if not entries[key]:
-            del entries[key]
-        return entry
+        if key not in blocks:
+            # An asynchronous generator that was left early is ended by another task: take the newest block whose
+            # task has ended, or else the newest.
+            mine = [other for other in blocks if other[0] is self]
+            if not mine:
+                raise RuntimeError("a breaker was left that was not entered")
+            key = next((other for other in reversed(mine) if other[1] is None or other[1].done()), mine[-1])
+        block = blocks[key].pop()
+        if not blocks[key]:
+            del blocks[key]
+        return block
 
     def get_state(self) -> StateDict:
         state, now = self._state, self._surroundings.clock.now_us()
@@ -259,8 +262,7 @@ class CircuitBreaker:
 
     def adopt(self, state: BreakerState, news: Transition | None = None) -> None:
         """Take on a state that the store has; `news` is the transition to tell listeners of, if there is one."""
-        self._state = take_on(self._state, state)
-        self._run_is_marked = False
+        self._state = state
         if news is not None:
             self._surroundings.listeners.tell(self.user_id, news)
 
@@ -280,8 +282,8 @@ class CircuitBreaker:
         events = decide(state, Admit(now, journal.next_id(), journal.draw_era()))
         if events and isinstance(events[-1], Outcome):
             raise self._refuse(state, now_ns, now)
+        permit = permit_of(functools.reduce(evolve, events, state), events)
         self._take_on(events)
-        permit = permit_of(self._state, events)
         assert permit is not None  # noqa: S101 - a refusal was raised above
         return permit
 
@@ -331,6 +333,8 @@ class CircuitBreaker:
         error: BaseException | None,
     ) -> Report:
         journal = self._surroundings.journal
+        # First, for it calls the user's code: what that does takes numbers of its own.
+        message = None if error is None else _message(error)
         return Report(
             at=self._surroundings.clock.at_us(ended_ns),
             event_id=journal.next_id(),
@@ -338,9 +342,9 @@ class CircuitBreaker:
             kind=Kind.FAILURE if kind is Kind.FAILURE else Kind.SUCCESS,
             permit=permit,
             duration_us=(ended_ns - started_ns) // NANOSECONDS_IN_MICROSECOND,
-            operation=operation,
+            operation=None if operation is None else clean_name(operation),
             error_type=None if error is None else clean_name(error_name(type(error))),
-            error_message=None if error is None else _message(error),
+            error_message=message,
         )
 
     def _take_on(self, events: tuple[Event, ...]) -> None:
@@ -354,27 +358,24 @@ class CircuitBreaker:
             if isinstance(event, Transition):
                 surroundings.expect_confirmation(self.user_id, event)
                 surroundings.journal.hurry()
+        # Last, for where no event loop runs, and in eager tasks, listeners are called right here.
+        for event in events:
+            if isinstance(event, Transition):
                 surroundings.listeners.tell(self.user_id, event)
 
     def _mark(self, before: BreakerState, event: Outcome | Transition) -> Marking | None:
-        """Tell what the breaker's row must hear of; a run of failures is marked by the first that this process adds.
+        """Tell what the breaker's row must hear of: what a closed one counts, and what ends the count.
 
-        A run may have begun in another process, or in an earlier run of this one, whose mark may be gone by now.
+        Every failure is marked, not only the first of a run: others may have ended what this process goes on with.
         """
         after = self._state
-        if isinstance(event, Transition):
-            self._run_is_marked = False
-        elif after is before:
+        if isinstance(event, Transition) or after is before:
             return None
-        elif after.state is CircuitState.HALF_OPEN:
+        if after.state is CircuitState.HALF_OPEN:
             return Marking(MarkKind.PROBE_SUCCEEDED) if event.kind is Kind.SUCCESS else None
-        elif after.calm:
-            self._run_is_marked = False
+        if after.calm:
             return Marking(MarkKind.RUN_ENDED, after.last_failure)
-        elif not self._run_is_marked:
-            self._run_is_marked = True
-            return Marking(MarkKind.RUN_BEGAN)
-        return None
+        return Marking(MarkKind.FAILED, after.last_failure)
 
 
 def _tells_of_the_service(error: BaseException) -> bool:
@@ -401,7 +402,10 @@ def _not_awaitable(func: object, given: object) -> TypeError:
 def _name(func: object) -> str | None:
     while isinstance(func, functools.partial):
         func = func.func
-    name = getattr(func, "__name__", None)
+    try:
+        name = getattr(func, "__name__", None)
+    except Exception:  # noqa: BLE001 - whoever has no name is called all the same
+        return None
     return name if isinstance(name, str) else None
 
 

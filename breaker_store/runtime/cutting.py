@@ -50,6 +50,8 @@ class BatchCutter:
             elif len(entry) == 5:
                 # One longer loop with nothing called in it: nearly all events come by here.
                 _, state, started_ns, ended_ns, operation = entry
+                if operation is not None and not isinstance(operation, str):
+                    operation = None  # a proxy that has an attribute of every name
                 at = max(at, ended_ns // NANOSECONDS + shift)
                 duration_us = (ended_ns - started_ns) // NANOSECONDS
                 work.outcomes.append(

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from breaker_store.core.events import Kind, Transition
-from breaker_store.core.rebuild import rebuild_from, under_default
+from breaker_store.core.rebuild import rebuild_from, take_on, under_default
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.errors import StoreError
 from breaker_store.ports import EventLog, Fate, StoredBreaker, UserTransition
@@ -109,6 +109,9 @@ class Follower:
             self._adopt(breaker, self._after(None, transition), transition)
         elif transition.version > breaker.state.version:
             self._adopt(breaker, self._after(breaker.state, transition), transition)
+        else:  # taken on already, when one of this process lost to it; its listeners have not heard of it
+            shifted = transition.shifted(-self._log.correction_us)
+            self._registry.surroundings.listeners.tell(user_id, shifted)
 
     def _after(self, state: BreakerState | None, transition: Transition) -> BreakerState:
         policy = self._registry.policy
@@ -119,7 +122,7 @@ class Follower:
 
     def _adopt(self, breaker: CircuitBreaker, state: BreakerState, news: Transition | None) -> None:
         self._registry.surroundings.unconfirmed.pop(breaker.user_id or 0, None)
-        breaker.adopt(state, news and news.shifted(-self._log.correction_us))
+        breaker.adopt(take_on(breaker.state, state), news and news.shifted(-self._log.correction_us))
 
     def _unconfirmed(self, user_id: int) -> list[Transition]:
         return self._registry.surroundings.unconfirmed.get(user_id, [])

@@ -37,7 +37,7 @@ class Marking(NamedTuple):
     last_failure: Failure | None = None
 
 
-CalmSuccess: TypeAlias = "tuple[CircuitBreaker, BreakerState, int, int, str | None]"
+CalmSuccess: TypeAlias = "tuple[CircuitBreaker, BreakerState, int, int, object]"
 Refusals: TypeAlias = list[Any]
 Noted: TypeAlias = "tuple[CircuitBreaker, StoredEvent, Marking | None]"
 Entry: TypeAlias = "CalmSuccess | Refusals | Noted"
@@ -78,7 +78,7 @@ class Journal:
         """Become a new writer with nothing waiting, and with no recorder."""
         self._random = random.Random(os.urandom(16))  # noqa: S311 - seeded apart from the user's own
         self.writer_id = self._random.randrange(1, 2**63)
-        self.taken = 0
+        self.taken = self.given_up = 0
         self.pending.clear()
         self.limit = 0
         self._on_first = self._hurry = None

@@ -15,8 +15,10 @@ from typing import Any, Final
 
 import tenacity
 
+from breaker_store.core.events import Failure, Transition
+from breaker_store.core.policy import Policy
 from breaker_store.errors import EventRefusedError, LedgerError, LogUnavailableError
-from breaker_store.ports import Batch, EventLog, Fate, OutcomeRow
+from breaker_store.ports import Batch, EventLog, Fate
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.cutting import BatchCutter
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT, Journal
@@ -27,6 +29,7 @@ FLUSH_INTERVAL_SECONDS: Final = 0.02
 BATCH_SIZE: Final = 1_000
 LONGEST_PAUSE_SECONDS: Final = 5.0
 _TEXT_COLUMNS: Final = 3
+_REFUSED: Final = "(the database refused this event's texts:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Recorder:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._flushed = self._set_aside = self._said_given_up = 0
         self._last_error: str | None = None
+        self._owed: dict[int, Policy] = {}
 
     def start(self) -> None:
         """Begin to record, as a new writer, on the running event loop."""
@@ -150,6 +154,8 @@ class Recorder:
         while waiting > 0:
             batch = self._cutter.cut(BATCH_SIZE, self._log.correction_us)
             waiting -= batch.event_count
+            # Those whose first event was set aside: without a row nothing of theirs could win.
+            batch, self._owed = replace(batch, newcomers={**self._owed, **batch.newcomers}), {}
             await self._deliver(batch)
             self._done_seq = batch.last_seq
             self._release_waiters()
@@ -169,6 +175,7 @@ class Recorder:
                 await self._deliver(part)
             if batch.event_count == 1 and _is_bare(batch):
                 self._set_aside += 1
+                self._owed |= batch.newcomers
                 logger.exception("event %d-%d was refused and is set aside", batch.writer_id, batch.first_seq)
             return
         self._flushed += batch.event_count
@@ -228,14 +235,37 @@ def _parts(batch: Batch, error: EventRefusedError) -> Iterator[Batch]:
             _has_events, (_between(batch, 0, middle), _between(batch, middle + 1, batch.last_seq))
         )
     elif not _is_bare(batch):
-        note = f"(the database refused this event's texts: {error})"
-        bare: OutcomeRow = (*batch.outcomes[0][:-_TEXT_COLUMNS], None, None, note)
-        yield replace(batch, outcomes=[bare], marks=())
+        yield _bare(batch, f"{_REFUSED} {error})")
+
+
+def _bare(batch: Batch, note: str) -> Batch:
+    """Leave out the texts of a single event: what they tell of is counted all the same."""
+    return replace(
+        batch,
+        outcomes=[(*row[:-_TEXT_COLUMNS], None, None, note) for row in batch.outcomes],
+        transitions=[
+            each._replace(transition=_bare_transition(each.transition, note)) for each in batch.transitions
+        ],
+        marks=[mark._replace(last_failure=_bare_failure(mark.last_failure)) for mark in batch.marks],
+    )
+
+
+def _bare_transition(transition: Transition, note: str) -> Transition:
+    causes = tuple(
+        replace(cause, error_type=None, error_message=None, operation=None) for cause in transition.causes
+    )
+    last_failure = _bare_failure(transition.last_failure)
+    return replace(transition, reason=note, actor=None, causes=causes, last_failure=last_failure)
+
+
+def _bare_failure(failure: Failure | None) -> Failure | None:
+    return failure and replace(failure, error_type=None, error_message=None, operation=None)
 
 
 def _is_bare(batch: Batch) -> bool:
-    """Tell whether nothing can be left out of a single event; a transition is needed whole."""
-    return not batch.outcomes or batch.outcomes[0][-3:-1] == (None, None)
+    """Tell whether a single event has lost its texts already."""
+    notes = [row[-1] for row in batch.outcomes] + [each.transition.reason for each in batch.transitions]
+    return (notes[0] or "").startswith(_REFUSED)
 
 
 def _has_events(batch: Batch) -> bool:

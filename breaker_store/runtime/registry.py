@@ -52,7 +52,8 @@ class CircuitBreakerRegistry:
             ValueError: it does not fit in signed 64 bits.
 
         """
-        return self._breakers.get(user_id) or self._make(user_id)
+        breaker = self._breakers.get(user_id)
+        return breaker if breaker is not None and type(user_id) is int else self._make(user_id)
 
     def find_breaker(self, user_id: int) -> CircuitBreaker | None:
         """Give a user's breaker if there is one already."""
@@ -110,7 +111,7 @@ class CircuitBreakerRegistry:
             raise TypeError(f"a user id is an int, not {user_id!r}")
         if user_id not in USER_IDS:
             raise ValueError(f"a user id fits in signed 64 bits, unlike {user_id}")
-        return self._new(user_id)
+        return self._breakers.get(user_id) or self._new(user_id)
 
     def _new(self, user_id: int) -> CircuitBreaker:
         breaker = CircuitBreaker.of_registry(user_id, self._first_state, self.surroundings)

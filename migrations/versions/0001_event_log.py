@@ -43,6 +43,7 @@ STATES = """
 CREATE TABLE breaker_states (
     user_id bigint PRIMARY KEY,
     tail_from timestamptz,
+    tail_until timestamptz,
     tail_writer bigint,
     last_writer_id bigint,
     last_writer_seq bigint,

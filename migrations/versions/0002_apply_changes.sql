@@ -27,22 +27,33 @@ BEGIN
         )
         ORDER BY seq
     LOOP
-        IF change.mark = 'run_began' THEN
+        IF change.mark = 'failed' THEN
             UPDATE breaker_states SET
-                tail_writer = CASE WHEN tail_from IS NULL OR tail_writer = the_writer_id THEN the_writer_id ELSE 0 END,
-                tail_from = least(tail_from, change.at)
-            WHERE user_id = change.user_id AND era = change.era;
-        ELSIF change.mark = 'run_ended' THEN
-            -- Only who began the run, alone, knows that nothing is left to count; others move the bound to a success,
-            -- before which nothing counts.
-            UPDATE breaker_states SET
-                tail_from = CASE WHEN tail_writer = the_writer_id THEN NULL ELSE greatest(tail_from, change.at) END,
-                tail_writer = CASE WHEN tail_writer = the_writer_id THEN NULL ELSE tail_writer END,
+                tail_writer = CASE
+                    WHEN tail_until > change.at THEN tail_writer
+                    WHEN tail_until = change.at AND tail_writer <> the_writer_id THEN 0
+                    ELSE the_writer_id
+                END,
+                tail_from = least(tail_from, change.at),
+                tail_until = greatest(tail_until, change.at),
                 last_failure = CASE
                     WHEN last_failure ->> 'at' > change.last_failure ->> 'at' THEN last_failure
                     ELSE nullif(change.last_failure, 'null')
                 END
+            WHERE user_id = change.user_id AND era = change.era;
+        ELSIF change.mark = 'run_ended' THEN
+            -- Every failure of a run is marked, so it is known whether one came after this success.
+            UPDATE breaker_states SET
+                tail_from = greatest(tail_from, change.at),
+                last_failure = CASE
+                    WHEN last_failure ->> 'at' > change.last_failure ->> 'at' THEN last_failure
+                    ELSE coalesce(nullif(change.last_failure, 'null'), last_failure)
+                END
             WHERE user_id = change.user_id AND era = change.era AND tail_from IS NOT NULL;
+            UPDATE breaker_states SET
+                tail_from = NULL, tail_until = NULL, tail_writer = NULL
+            WHERE user_id = change.user_id AND era = change.era
+                AND (tail_until < change.at OR (tail_until = change.at AND tail_writer = the_writer_id));
         ELSIF change.mark = 'probe_succeeded' THEN
             UPDATE breaker_states SET success_count = success_count + 1
             WHERE user_id = change.user_id AND era = change.era;
@@ -61,6 +72,7 @@ BEGIN
                 success_count = CASE WHEN era = change.era THEN success_count ELSE 0 END,
                 last_failure = CASE WHEN era = change.era THEN last_failure ELSE nullif(change.last_failure, 'null') END,
                 tail_from = CASE WHEN era = change.era THEN tail_from END,
+                tail_until = CASE WHEN era = change.era THEN tail_until END,
                 tail_writer = CASE WHEN era = change.era THEN tail_writer END,
                 policy = change.policy,
                 policy_is_own = change.policy_is_own

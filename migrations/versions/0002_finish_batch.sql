@@ -14,9 +14,9 @@ BEGIN
     ON CONFLICT (user_id) DO NOTHING;
 
     INSERT INTO imported_lines (line)
-    SELECT line::uuid FROM jsonb_array_elements_text(batch -> 'lines') AS line;
+    SELECT line::uuid FROM jsonb_array_elements_text(batch -> 'lines') AS line ORDER BY line;
 
-    IF jsonb_array_length(batch -> 'changes') > 0 THEN
+    IF jsonb_array_length(coalesce(batch -> 'changes', '[]')) > 0 THEN
         PERFORM apply_changes(the_writer_id, batch -> 'changes');
     END IF;
 END

@@ -34,6 +34,7 @@ BEGIN
         ) ELSE 0 END,
         -- The count may have begun before the transition that is last, if that one is a change of policy.
         tail_from = CASE WHEN last_transition.details ->> 'to' IN ('open', 'half_open') THEN NULL ELSE '-infinity'::timestamptz END,
+        tail_until = clock_timestamp() + interval '1 minute',
         tail_writer = 0,
         policy = coalesce(last_transition.details -> 'policy', policy),
         policy_is_own = coalesce((last_transition.details ->> 'policy_is_own')::boolean, policy_is_own)

@@ -161,7 +161,10 @@ class AnyHistory(RuleBasedStateMachine):
         outcomes = [
             event for event in self.stored if isinstance(event, Outcome) and event.permit[:2] == count
         ]
-        assert rebuild_from(self.default_policy, [] if last is None else [last], outcomes) == self.state.without_calls_in_flight()
+        assert (
+            rebuild_from(self.default_policy, [] if last is None else [last], outcomes)
+            == self.state.without_calls_in_flight()
+        )
 
     @invariant()
     def a_transition_already_seen_changes_nothing(self) -> None:
