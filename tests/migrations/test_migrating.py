@@ -16,6 +16,7 @@ from alembic import command
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from breaker_store import errors
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres import migrating
 
@@ -129,7 +130,7 @@ async def test_waiting_for_another_migration_has_an_end(connect: Connect, empty_
     other = await connect(empty_database_url)
     await other.execute(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
 
-    with pytest.raises(migrating.MigrationBusyError) as caught:
+    with pytest.raises(errors.MigrationBusyError) as caught:
         await migrating.upgrade(empty_database_url, lock_wait_seconds=0.0)
 
     assert caught.value.waited_seconds == 0.0
@@ -206,7 +207,7 @@ async def test_the_migrations_of_a_host_application_are_left_alone(
 
 
 async def test_a_database_without_our_tables_is_told_apart(empty_database_url: str) -> None:
-    with pytest.raises(migrating.NotMigratedError, match="breaker-store migrate up") as caught:
+    with pytest.raises(errors.NotMigratedError, match="breaker-store migrate up") as caught:
         await migrating.check_schema(migrating.open_engine(empty_database_url))
     assert (caught.value.found, caught.value.needed) == (None, migrating.needed_revision())
 
@@ -216,24 +217,24 @@ async def test_a_newer_schema_than_the_codes_is_told_apart(
 ) -> None:
     await pretend_revision(connection, "9999")
 
-    with pytest.raises(migrating.SchemaTooNewError, match="newer schema") as caught:
+    with pytest.raises(errors.SchemaTooNewError, match="newer schema") as caught:
         await migrating.check_schema(migrating.open_engine(database_url))
     assert (caught.value.found, caught.value.needed) == ("9999", migrating.needed_revision())
     for change in (migrating.upgrade(database_url), migrating.downgrade(database_url, "base")):
-        with pytest.raises(migrating.SchemaTooNewError):
+        with pytest.raises(errors.SchemaTooNewError):
             await change
     assert await migrating.current(database_url) == "9999"
 
 
 async def test_an_older_schema_than_the_codes_is_told_apart() -> None:
     for revision in migrating.known_revisions()[:-1]:
-        with pytest.raises(migrating.SchemaBehindError, match="breaker-store migrate up") as caught:
+        with pytest.raises(errors.SchemaBehindError, match="breaker-store migrate up") as caught:
             migrating.judge_revision(revision)
         assert (caught.value.found, caught.value.needed) == (revision, migrating.needed_revision())
 
 
 async def test_asking_for_the_schema_does_not_spoil_a_transaction(empty_database_url: str) -> None:
     async with migrating.open_engine(empty_database_url).begin() as connection:
-        with pytest.raises(migrating.NotMigratedError):
+        with pytest.raises(errors.NotMigratedError):
             await migrating.check_schema(connection)
         assert await connection.scalar(text("SELECT 1")) == 1

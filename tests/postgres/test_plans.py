@@ -1,0 +1,126 @@
+"""The hot queries stay cheap however much is stored: what they open and read is part of the contract."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import asyncpg
+import pytest
+
+from breaker_store.postgres import loading
+from breaker_store.postgres.event_log import _FATES, _TRANSITIONS_AFTER
+
+DAYS, USERS = 20, 300
+
+FILL = f"""
+SELECT ensure_outcome_partitions(current_date - {DAYS}, current_date + 1);
+
+INSERT INTO breaker_events (
+    occurred_at, user_id, writer_id, writer_seq, duration_us, generation, era, kind, verdict, operation
+)
+SELECT
+    clock_timestamp() - number * interval '{DAYS} days' / 30000, number % {USERS}, 1, number, 1, 0, 0, 1, 0, 'send'
+FROM generate_series(1, 30000) AS number;
+
+INSERT INTO breaker_states (user_id) SELECT generate_series(0, {USERS - 1});
+"""
+
+# User 1 has failed a minute ago; user 2 is open, and was refused very often.
+UNSETTLE = """
+UPDATE breaker_states SET tail_from = clock_timestamp() - interval '1 minute', tail_writer = 1 WHERE user_id = 1;
+
+UPDATE breaker_states SET
+    state = 1, version = 1, generation = 1, era = 7, since = clock_timestamp() - interval '15 days',
+    last_writer_id = 2, last_writer_seq = 1, opened_at = clock_timestamp() - interval '15 days',
+    retry_at = clock_timestamp() + interval '15 days'
+WHERE user_id = 2;
+
+INSERT INTO breaker_events (
+    occurred_at, user_id, writer_id, writer_seq, position, generation, era, version, kind, details, details_version
+) VALUES (clock_timestamp() - interval '15 days', 2, 2, 1, 1, 1, 7, 1, 10, '{}', 1);
+
+UPDATE log_position SET last = 1;
+
+INSERT INTO breaker_events (
+    occurred_at, user_id, writer_id, writer_seq, generation, era, kind, verdict, count
+)
+SELECT clock_timestamp() - number * interval '1 minute', 2, 2, 1 + number, 1, 7, 3, 0, 100
+FROM generate_series(1, 20000) AS number;
+
+ANALYZE;
+"""
+
+
+@pytest.fixture
+async def filled(connection: asyncpg.Connection) -> asyncpg.Connection:
+    """Fill the log with weeks of outcomes, of which a start-up needs a minute."""
+    await connection.execute(FILL)
+    await connection.execute(UNSETTLE)
+    return connection
+
+
+async def explain(connection: asyncpg.Connection, query: str, *arguments: object) -> list[dict[str, Any]]:
+    """Run a query, and give the nodes of its plan that were executed."""
+    text = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", *arguments)
+    nodes, found = [json.loads(text)[0]["Plan"]], []
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        if node["Actual Loops"] > 0:
+            found.append(node)
+    return found
+
+
+def days_read(nodes: list[dict[str, Any]]) -> set[str]:
+    tables = [node.get("Relation Name", "") + node.get("Index Name", "") for node in nodes]
+    return {found[0] for table in tables if (found := re.search(r"\d{8}", table))}
+
+
+def rows_read(nodes: list[dict[str, Any]], table: str) -> int:
+    return sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in nodes
+        if node.get("Relation Name", "").startswith(table)
+    )
+
+
+def scanned_whole(nodes: list[dict[str, Any]]) -> set[str]:
+    """Name the tables of which every row was looked at, unless there is none."""
+    scans = [node for node in nodes if node["Node Type"] == "Seq Scan"]
+    return {node["Relation Name"] for node in scans if rows_read([node], "breaker_outcomes")}
+
+
+async def test_start_up_opens_only_the_days_that_its_tails_reach(filled: asyncpg.Connection) -> None:
+    nodes = await explain(filled, loading._ALL_UNSETTLED)
+    assert len(days_read(nodes)) <= 3
+    assert rows_read(nodes, "breaker_outcomes") < 20
+    assert not scanned_whole(nodes)
+
+
+async def test_an_open_breakers_refusals_are_not_read(filled: asyncpg.Connection) -> None:
+    nodes = await explain(filled, loading._ONE, 2)
+    assert days_read(nodes) == set()
+    assert rows_read(nodes, "breaker_transitions") <= 1
+
+
+async def test_one_breaker_is_read_by_its_tail(filled: asyncpg.Connection) -> None:
+    nodes = await explain(filled, loading._ONE, 1)
+    assert len(days_read(nodes)) <= 3
+    assert rows_read(nodes, "breaker_outcomes") < 20
+
+
+async def test_a_poll_with_no_news_reads_nothing(filled: asyncpg.Connection) -> None:
+    await filled.execute(
+        "SET enable_seqscan = off"
+    )  # with one transition in it a scan of the table is no dearer
+    nodes = await explain(filled, _TRANSITIONS_AFTER, 1, 1_000)
+    assert [node["Index Name"] for node in nodes if "Index Name" in node] == ["breaker_transitions_position"]
+    assert rows_read(nodes, "breaker_transitions") == 0
+
+
+async def test_fates_are_found_by_the_identity_of_events(filled: asyncpg.Connection) -> None:
+    await filled.execute("SET enable_seqscan = off")
+    nodes = await explain(filled, _FATES, 2, [1])
+    assert [node["Index Name"] for node in nodes if "Index Name" in node] == ["breaker_transitions_identity"]
