@@ -20,8 +20,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from breaker_store.control import ContendedBreakerError
-from breaker_store.errors import LogUnavailableError, UnknownBreakerError
-from breaker_store.postgres.migrating import SchemaError
+from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
 from breaker_store.postgres.queries import CursorError
 
 logger = logging.getLogger(__name__)

@@ -23,9 +23,8 @@ from breaker_store.api.schemas import (
     UserId,
 )
 from breaker_store.control import ContendedBreakerError
-from breaker_store.errors import LogUnavailableError, UnknownBreakerError
+from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
 from breaker_store.postgres import queries
-from breaker_store.postgres.migrating import SchemaError
 from breaker_store.postgres.queries import Cursor, CursorError
 
 PREFIX = "/api/admin/system/circuit-breakers"

@@ -7,8 +7,7 @@ from fastapi import APIRouter
 from breaker_store.api.dependencies import ReadyDatabase
 from breaker_store.api.problems import describe_errors
 from breaker_store.api.schemas import Health
-from breaker_store.errors import LogUnavailableError
-from breaker_store.postgres.migrating import SchemaError
+from breaker_store.errors import LogUnavailableError, SchemaError
 
 router = APIRouter(tags=["health"])
 

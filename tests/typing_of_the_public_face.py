@@ -1,0 +1,124 @@
+"""Each public call once, with the type that it gives. Only type-checked: nothing here is ever run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import assert_type
+
+from breaker_store import (
+    BreakerStore,
+    CircuitBreaker,
+    CircuitBreakerOpenError,
+    CircuitBreakerRegistry,
+    CircuitState,
+    EventId,
+    Failure,
+    Kind,
+    Policy,
+    StateDict,
+    Transition,
+    UnknownBreakerError,
+    get_circuit_breaker_registry,
+)
+from breaker_store.runtime.clock import ManualClock
+
+
+async def send(chat_id: int, text: str = "") -> bytes:
+    return f"{chat_id} {text}".encode()
+
+
+def send_soon(chat_id: int) -> Awaitable[bytes]:
+    return send(chat_id)
+
+
+def make_breakers() -> None:
+    CircuitBreaker()
+    CircuitBreaker(5, 60.0, 2)
+    CircuitBreaker(failure_threshold=5, timeout_seconds=60, success_threshold=2, half_open_max_calls=1)
+    CircuitBreaker(policy=Policy(counted_errors=(OSError, "aiohttp.ClientError"), ignored_errors=(KeyError,)))
+    CircuitBreaker(clock=ManualClock())
+
+
+async def use_a_breaker(breaker: CircuitBreaker) -> None:
+    assert_type(await breaker.call(send, 1), bytes)
+    assert_type(await breaker.call(send, chat_id=1, text="hi"), bytes)
+    assert_type(await breaker.call(send_soon, 1), bytes)
+    assert_type(await breaker.call(lambda: send(1)), bytes)
+    async with breaker as entered:
+        assert_type(entered, CircuitBreaker)
+    await breaker.call(send, "1")  # type: ignore[arg-type]
+    await breaker.call(send, 1, texts="hi")  # type: ignore[call-arg]
+    await breaker.call(len, "hi")  # type: ignore[arg-type]
+
+
+async def use_a_decorated_function(breaker: CircuitBreaker) -> None:
+    @breaker
+    async def greet(name: str, *, loudly: bool = False) -> str:
+        return name.upper() if loudly else name
+
+    assert_type(await greet("Ada", loudly=True), str)
+    await greet(1)  # type: ignore[arg-type]
+
+
+def look_at_a_breaker(breaker: CircuitBreaker) -> None:
+    state = breaker.get_state()
+    assert_type(state, StateDict)
+    assert_type(state["state"], str)
+    assert_type(state["failure_count"], int)
+    assert_type(state["timeout_remaining"], float)
+    assert_type(state["last_failure_time"], float | None)
+    assert_type(breaker.user_id, int | None)
+    assert_type(breaker.state.state, CircuitState)
+    breaker.reset()
+    breaker.reset(actor="ada", reason="mended")
+    breaker.set_policy(Policy(failure_threshold=3), actor="ada", reason="fragile")
+
+
+def look_at_a_refusal(error: CircuitBreakerOpenError) -> None:
+    assert_type(error.user_id, int | None)
+    assert_type(error.timeout_remaining, float | None)
+    assert_type(error.open_since, float | None)
+    assert_type(error.opened_by, EventId | None)
+    assert_type(error.last_failure, Failure | None)
+
+
+def use_a_registry() -> None:
+    registry = CircuitBreakerRegistry(5, 60.0, 2, policy=Policy(), clock=ManualClock())
+    assert_type(registry.get_breaker(101), CircuitBreaker)
+    assert_type(registry.find_breaker(101), CircuitBreaker | None)
+    assert_type(registry.reset_breaker(101, actor="ada", reason="mended"), bool)
+    assert_type(registry.get_open_breakers(), list[int])
+    assert_type(registry.get_half_open_breakers(), list[int])
+    assert_type(registry.get_all_states(), dict[int, StateDict])
+    assert_type(len(registry), int)
+    assert_type(list(registry), list[CircuitBreaker])
+    registry.set_policy(101, Policy(timeout_seconds=5), actor="ada", reason="impatient")
+    registry.get_breaker("101")  # type: ignore[arg-type]
+    assert_type(get_circuit_breaker_registry(), CircuitBreakerRegistry)
+
+
+def listen(registry: CircuitBreakerRegistry) -> None:
+    def hear(user_id: int | None, transition: Transition) -> None:
+        assert_type(transition.kind, Kind)
+
+    async def hear_slowly(user_id: int | None, transition: Transition) -> None: ...
+
+    assert_type(registry.subscribe(hear), Callable[[], None])
+    registry.subscribe(hear_slowly)()
+
+
+async def open_a_store() -> None:
+    async with BreakerStore.open() as store:
+        assert_type(store, BreakerStore)
+        assert_type(store.registry, CircuitBreakerRegistry)
+        await store.flush()
+        assert_type(store.recorder.stats().queued, int)
+    async with BreakerStore.open(data_dir=Path("data"), policy=Policy(), queue_limit=9, drain_seconds=1.0):
+        pass
+    async with BreakerStore.open(database_url="", registry=get_circuit_breaker_registry()):
+        pass
+
+
+def look_at_an_unknown_breaker(error: UnknownBreakerError) -> None:
+    assert_type(error.user_id, int)
