@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -37,6 +38,13 @@ NAME = f"breaker_store_test_{os.getpid()}"
 Connect = Callable[..., Awaitable[asyncpg.Connection]]
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_reaches_commands() -> None:
+    """Undo what a shell does to a background job: commands would inherit that Ctrl-C is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -57,11 +57,12 @@ def _describe_transition(item: TransitionItem) -> Iterator[str]:
 def _describe_event(item: EventItem) -> Iterator[str]:
     if item.verdict is not None and item.verdict != "counted":
         yield f"({item.verdict.replace('_', ' ')})"
-    if item.count is not None and item.count > 1:
-        yield f"{item.count} calls"
     if item.operation:
         yield item.operation
-    if item.duration_ms is not None:
+    if item.count is not None:
+        # Refusals in a row: how long each took would say nothing.
+        yield f"{item.count} call{'s' if item.count > 1 else ''}"
+    elif item.duration_ms is not None:
         yield f"{item.duration_ms:.1f} ms"
     if item.error_type or item.error_message:
         yield ": ".join(filter(None, (item.error_type, item.error_message)))
