@@ -25,6 +25,8 @@ What a wrapped call raises is never wrapped or replaced: it reaches the caller a
 
 from __future__ import annotations
 
+from typing import Self
+
 from breaker_store.core.events import EventId, Failure
 
 
@@ -45,6 +47,9 @@ class CircuitBreakerOpenError(BreakerStoreError):
 
     """
 
+    __slots__ = ("last_failure", "open_since", "opened_by", "timeout_remaining", "user_id")
+
+    # The message is made when somebody reads it, and nothing is kept twice: most refusals are caught and counted.
     def __init__(
         self,
         user_id: int | None,
@@ -53,13 +58,15 @@ class CircuitBreakerOpenError(BreakerStoreError):
         opened_by: EventId | None,
         last_failure: Failure | None,
     ) -> None:
-        # The message is made when somebody reads it: most refusals are caught and counted, not printed.
-        super().__init__(user_id, timeout_remaining, open_since, opened_by, last_failure)
         self.user_id = user_id
         self.timeout_remaining = timeout_remaining
         self.open_since = open_since
         self.opened_by = opened_by
         self.last_failure = last_failure
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        facts = (self.user_id, self.timeout_remaining, self.open_since, self.opened_by, self.last_failure)
+        return type(self), facts
 
     def __str__(self) -> str:
         return f"{self._subject()} is open{self._wait()}{self._cause()}"

@@ -6,15 +6,18 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Self
+
+import asyncpg
 
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.event_log import PostgresEventLog
-from breaker_store.postgres.loading import Snapshot
+from breaker_store.postgres.loading import Snapshot, read_clean
 from breaker_store.runtime.follower import Follower
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT
 from breaker_store.runtime.recorder import Recorder
@@ -141,7 +144,7 @@ class BreakerStore:
 
     async def _start(self) -> None:
         await self._log.open()
-        self._take_over(await self._log.read_all(self.registry.policy))
+        await self._load()
         self.recorder.start()
         self._following = asyncio.create_task(self._follower.run(), name="breaker-store follower")
 
@@ -151,17 +154,29 @@ class BreakerStore:
             await asyncio.gather(self._following, return_exceptions=True)
         await self.recorder.close(drain_seconds)
 
+    async def _load(self) -> None:
+        with _without_garbage_collection():
+            self._take_over(await self._log.read_all(self.registry.policy))
+
     def _take_over(self, snapshot: Snapshot) -> None:
-        # A collection in the middle would look through everything that is being made, again and again.
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            first = self.registry.first_state
-            states: dict[int, BreakerState] = dict.fromkeys(snapshot.untouched, first)
-            states |= {stored.user_id: self._follower.to_live(stored) for stored in snapshot.breakers}
-            self.registry.take_over(states)
-        finally:
-            if collecting:
-                gc.enable()
+        states: dict[int, BreakerState] = dict.fromkeys(snapshot.untouched, self.registry.first_state)
+        states |= {stored.user_id: self._follower.to_live(stored) for stored in snapshot.breakers}
+        asleep = {row["user_id"]: partial(self._wake, row) for row in snapshot.clean}
+        self.registry.take_over(states, asleep)
         self._follower.position = snapshot.position
-        logger.info("%d breakers as of position %d", len(states), snapshot.position)
+        logger.info("%d breakers as of position %d", len(self.registry), snapshot.position)
+
+    def _wake(self, row: asyncpg.Record) -> BreakerState:
+        return self._follower.to_live(read_clean(row, self.registry.policy))
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Keep the collector from looking through everything that is being made, again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()

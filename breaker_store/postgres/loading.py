@@ -116,12 +116,14 @@ class Snapshot:
 
     Attributes:
         untouched: users whose breaker is in its first state.
+        clean: rows of the other breakers that are closed and count nothing, for `read_clean`.
         breakers: all the others.
         position: of the last transition that the snapshot holds.
 
     """
 
     untouched: list[int]
+    clean: list[asyncpg.Record]
     breakers: list[StoredBreaker]
     position: int
 
@@ -141,27 +143,27 @@ async def read_all(connection: Connection, policy: Policy) -> Snapshot:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         position = await connection.fetchval("SELECT last FROM log_position")
         untouched = await connection.fetchval(_UNTOUCHED) or []
-        breakers = await _read_touched(connection, policy)
-    return Snapshot(untouched, breakers, position)
+        clean = await connection.fetch(_CLEAN)
+        breakers = await _read_unsettled_breakers(connection, policy)
+    return Snapshot(untouched, clean, breakers, position)
 
 
 async def read_states(connection: Connection, policy: Policy) -> dict[int, BreakerState]:
     """Give what the rows say of all breakers, within the caller's transaction."""
     untouched = await connection.fetchval(_UNTOUCHED) or []
     states = dict.fromkeys(untouched, BreakerState(policy))
-    states |= {stored.user_id: stored.state for stored in await _read_touched(connection, policy)}
-    return states
+    touched = [read_clean(row, policy) for row in await connection.fetch(_CLEAN)]
+    touched += await _read_unsettled_breakers(connection, policy)
+    return states | {stored.user_id: stored.state for stored in touched}
 
 
-async def _read_touched(connection: Connection, policy: Policy) -> list[StoredBreaker]:
-    breakers = [_read_clean(row, policy) for row in await connection.fetch(_CLEAN)]
-    unsettled = await connection.fetch(_ALL_UNSETTLED)
-    for _, rows in groupby(unsettled, key=lambda row: row["user_id"]):
-        breakers.append(_read_unsettled(list(rows), policy))
-    return breakers
+async def _read_unsettled_breakers(connection: Connection, policy: Policy) -> list[StoredBreaker]:
+    unsettled = groupby(await connection.fetch(_ALL_UNSETTLED), key=lambda row: row["user_id"])
+    return [_read_unsettled(list(rows), policy) for _, rows in unsettled]
 
 
-def _read_clean(row: asyncpg.Record, policy: Policy) -> StoredBreaker:
+def read_clean(row: asyncpg.Record, policy: Policy) -> StoredBreaker:
+    """Read one of a snapshot's clean rows."""
     return StoredBreaker(row["user_id"], _closed_state(row, policy), None)
 
 

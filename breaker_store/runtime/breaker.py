@@ -41,6 +41,9 @@ Result = TypeVar("Result")
 
 _NOT_CALLED: Any = object()
 
+# To look a member up in its class takes longer than all that is done with it here.
+_CLOSED, _OPEN = CircuitState.CLOSED, CircuitState.OPEN
+
 
 class StateDict(TypedDict):
     """A breaker's state for people and dashboards. `timeout_remaining` is 0.0 unless open; times are Unix seconds."""
@@ -75,10 +78,11 @@ class Surroundings:
 
 
 class _Block(NamedTuple):
-    """One `async with` that is under way."""
+    """One `async with` that is under way; `calm` is the breaker's state, if a success does not change it."""
 
     permit: Permit
     started_ns: int
+    calm: BreakerState | None
 
 
 class CircuitBreaker:
@@ -196,8 +200,9 @@ class CircuitBreaker:
         return protected
 
     async def __aenter__(self) -> Self:
+        state = self._state
         permit = self._admit()
-        block = _Block(permit, self._surroundings.monotonic_ns())
+        block = _Block(permit, self._surroundings.monotonic_ns(), state if state.calm else None)
         self._surroundings.blocks.setdefault((self, asyncio.current_task()), []).append(block)
         return self
 
@@ -208,8 +213,10 @@ class CircuitBreaker:
         traceback: TracebackType | None,
     ) -> None:
         ended_ns = self._surroundings.monotonic_ns()
-        permit, started_ns = self._leave()
-        if error is None:
+        permit, started_ns, calm = self._leave()
+        if error is None and calm is self._state:
+            self._surroundings.journal.add((self, calm, started_ns, ended_ns, None))
+        elif error is None:
             self._succeed(permit, started_ns, ended_ns, None)
         else:
             self._fail(error, permit, started_ns, ended_ns, None)
@@ -272,22 +279,27 @@ class CircuitBreaker:
 
     def _admit(self) -> Permit:
         state = self._state
-        if state.state is CircuitState.CLOSED:
+        if state.state is _CLOSED:
             return Permit(state.generation, state.era)
         now_ns = self._surroundings.monotonic_ns()
-        now = self._surroundings.clock.at_us(now_ns)
-        if state.state is CircuitState.OPEN and (state.retry_at is None or now < state.retry_at):
-            raise self._refuse(state, now_ns, now)
+        now = now_ns // NANOSECONDS_IN_MICROSECOND + self._surroundings.clock.origin_us
+        if state.state is _OPEN:
+            if state.retry_at is None:
+                raise self._refuse(state, now_ns, None)
+            if now < state.retry_at:
+                raise self._refuse(state, now_ns, (state.retry_at - now) / MICROSECONDS)
         journal = self._surroundings.journal
         events = decide(state, Admit(now, journal.next_id(), journal.draw_era()))
         if events and isinstance(events[-1], Outcome):
-            raise self._refuse(state, now_ns, now)
+            raise self._refuse(state, now_ns, 0.0)
         permit = permit_of(functools.reduce(evolve, events, state), events)
         self._take_on(events)
         assert permit is not None  # noqa: S101 - a refusal was raised above
         return permit
 
-    def _refuse(self, state: BreakerState, now_ns: int, now: int) -> CircuitBreakerOpenError:
+    def _refuse(
+        self, state: BreakerState, now_ns: int, timeout_remaining: float | None
+    ) -> CircuitBreakerOpenError:
         """Count a refusal, together with the others of this flush, and make the error to raise."""
         counted = self._refusals
         if counted is not None and counted[1] is state:
@@ -296,10 +308,9 @@ class CircuitBreaker:
         else:
             counted = [self, state, now_ns, now_ns, 1]
             self._refusals = counted if self._surroundings.journal.add(counted) else None
-        waits_for_release = state.state is CircuitState.OPEN and state.retry_at is None
         return CircuitBreakerOpenError(
             self.user_id,
-            None if waits_for_release else state.remaining_us(now) / MICROSECONDS,
+            timeout_remaining,
             None if state.opened_at is None else state.opened_at / MICROSECONDS,
             state.opened_by,
             state.last_failure,

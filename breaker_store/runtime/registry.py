@@ -37,11 +37,15 @@ class CircuitBreakerRegistry:
         self.surroundings = Surroundings(clock or Clock())
         self._first_state = BreakerState(self.policy)
         self._breakers: dict[int, CircuitBreaker] = {}
+        # Closed breakers that nobody has asked for since the store was opened: how to make their state.
+        self._asleep: dict[int, Callable[[], BreakerState]] = {}
 
     def __len__(self) -> int:
-        return len(self._breakers)
+        return len(self._breakers) + len(self._asleep)
 
     def __iter__(self) -> Iterator[CircuitBreaker]:
+        for user_id in tuple(self._asleep):
+            self.get_breaker(user_id)
         return iter(self._breakers.values())
 
     def get_breaker(self, user_id: int) -> CircuitBreaker:
@@ -57,7 +61,9 @@ class CircuitBreakerRegistry:
 
     def find_breaker(self, user_id: int) -> CircuitBreaker | None:
         """Give a user's breaker if there is one already."""
-        return self._breakers.get(user_id)
+        if user_id in self._breakers or user_id in self._asleep:
+            return self.get_breaker(user_id)
+        return None
 
     def reset_breaker(self, user_id: int, *, actor: str | None = None, reason: str | None = None) -> bool:
         """Reset a user's breaker; an unknown user gets none, and the answer is False."""
@@ -80,7 +86,7 @@ class CircuitBreakerRegistry:
         return self._users_in(CircuitState.HALF_OPEN)
 
     def get_all_states(self) -> dict[int, StateDict]:
-        return {user_id: breaker.get_state() for user_id, breaker in self._breakers.items()}
+        return {breaker.user_id: breaker.get_state() for breaker in self if breaker.user_id is not None}
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener(user_id, transition)`, plain or async, called after each transition; returns how to stop it.
@@ -89,13 +95,23 @@ class CircuitBreakerRegistry:
         """
         return self.surroundings.listeners.subscribe(listener)
 
-    def take_over(self, states: Mapping[int, BreakerState]) -> None:
-        """Put what the store knows in place of what memory knew; breakers it doesn't know begin anew."""
+    def take_over(
+        self,
+        states: Mapping[int, BreakerState],
+        asleep: Mapping[int, Callable[[], BreakerState]],
+    ) -> None:
+        """Put what the store knows in place of what memory knew; breakers it doesn't know begin anew.
+
+        `asleep` are closed breakers whose states are made when somebody asks for them: most of a large fleet has a
+        past, and few of it are at work in the first second.
+        """
         self.surroundings.unconfirmed.clear()
-        for user_id, breaker in self._breakers.items():
+        self._asleep = dict(asleep)
+        for breaker in self._breakers.values():
             breaker.stored = False
-            if user_id not in states:
-                breaker.adopt(self._first_state)
+            breaker.adopt(self._first_state)
+        for user_id in self._asleep.keys() & self._breakers.keys():
+            self._wake(self._breakers[user_id])
         for user_id, state in states.items():
             breaker = self._breakers.get(user_id) or self._new(user_id)
             breaker.adopt(state)
@@ -116,7 +132,13 @@ class CircuitBreakerRegistry:
     def _new(self, user_id: int) -> CircuitBreaker:
         breaker = CircuitBreaker.of_registry(user_id, self._first_state, self.surroundings)
         self._breakers[user_id] = breaker
+        if user_id in self._asleep:
+            self._wake(breaker)
         return breaker
+
+    def _wake(self, breaker: CircuitBreaker) -> None:
+        breaker.adopt(self._asleep.pop(breaker.user_id or 0)())
+        breaker.stored = True
 
     def _users_in(self, state: CircuitState) -> list[int]:
         return [user_id for user_id, breaker in self._breakers.items() if breaker.state.state is state]

@@ -62,7 +62,7 @@ class Process:
         self.writer.follower.position = await self._connection.fetchval("SELECT last FROM log_position")
         stored = await self._log.read_breaker(user_id, POLICY)
         if stored is not None:
-            self.writer.registry.take_over({user_id: self.writer.follower.to_live(stored)})
+            self.writer.registry.take_over({user_id: self.writer.follower.to_live(stored)}, {})
 
     async def take(self, step: str) -> None:
         self._clock.advance(0.000001)
@@ -139,7 +139,8 @@ async def live_on(processes: list[Process], history: list[tuple[int, str]]) -> N
 
 async def state_at_start_up(connection: asyncpg.Connection, user_id: int) -> BreakerState | None:
     snapshot = await loading.read_all(connection, POLICY)
-    found = {stored.user_id: stored.state for stored in snapshot.breakers}
+    breakers = [*snapshot.breakers, *(loading.read_clean(row, POLICY) for row in snapshot.clean)]
+    found = {stored.user_id: stored.state for stored in breakers}
     return BreakerState(POLICY) if user_id in snapshot.untouched else found.get(user_id)
 
 

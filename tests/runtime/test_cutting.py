@@ -144,7 +144,7 @@ async def test_a_user_is_a_newcomer_in_the_first_batch_that_has_an_event_of_thei
 
 
 async def test_a_breaker_that_is_stored_already_is_no_newcomer(recording: Recording) -> None:
-    recording.registry.take_over({USER: recording.registry.first_state})
+    recording.registry.take_over({USER: recording.registry.first_state}, {})
     await recording.breaker.call(succeed)
     assert recording.cut().newcomers == {}
 
@@ -187,7 +187,7 @@ async def test_a_run_after_a_transition_is_marked_anew(recording: Recording) -> 
 async def test_a_run_that_a_store_knows_of_is_marked_again_by_this_process(recording: Recording) -> None:
     """The mark of the process that began it may be gone by now."""
     await fail_times(recording.breaker, 2)
-    recording.registry.take_over({USER: recording.breaker.state})
+    recording.registry.take_over({USER: recording.breaker.state}, {})
     recording.cut()
     await fail_times(recording.breaker, 1)
     assert marks_in(recording.cut()) == [(3, MarkKind.FAILED)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -135,15 +136,33 @@ def test_what_a_store_knows_takes_the_place_of_what_memory_knew(registry: Circui
     known = BreakerState(registry.policy, failure_count=3)
     forgotten, kept = registry.get_breaker(1), registry.get_breaker(2)
     forgotten.set_policy(Policy(failure_threshold=1))
-    registry.take_over({2: known, 3: known})
+    registry.take_over({2: known, 3: known}, {})
     assert forgotten.state == registry.first_state
     assert (kept.state, registry.get_breaker(2)) == (known, kept)
     assert (kept.stored, registry.get_breaker(3).stored) == (True, True)
 
 
+def test_a_breaker_that_is_asleep_wakes_when_somebody_asks_for_it(registry: CircuitBreakerRegistry) -> None:
+    known = BreakerState(registry.policy, version=4)
+    woken: list[int] = []
+
+    def wake(user_id: int) -> BreakerState:
+        woken.append(user_id)
+        return known
+
+    present = registry.get_breaker(1)
+    registry.take_over({}, {user_id: partial(wake, user_id) for user_id in (1, 2, 3)})
+    assert (present.state, woken, len(registry)) == (known, [1], 3)
+    asked = registry.find_breaker(2)
+    assert asked is registry.get_breaker(2)
+    assert (asked.state, asked.stored, woken) == (known, True, [1, 2])
+    assert sorted(registry.get_all_states()) == woken == [1, 2, 3]
+    assert registry.find_breaker(4) is None
+
+
 def test_idle_breakers_share_one_state_also_after_a_store_took_over(registry: CircuitBreakerRegistry) -> None:
     breakers = [registry.get_breaker(user_id) for user_id in range(3)]
-    registry.take_over({0: registry.first_state, 1: registry.first_state})
+    registry.take_over({0: registry.first_state, 1: registry.first_state}, {})
     assert {id(breaker.state) for breaker in breakers} == {id(registry.first_state)}
 
 
@@ -151,7 +170,7 @@ async def test_what_a_store_does_not_know_is_new_to_it(recording: Recording) -> 
     """A registry may be opened on another database, or on one that never got the last batch."""
     await recording.breaker.call(succeed)
     assert recording.cut().newcomers
-    recording.registry.take_over({})
+    recording.registry.take_over({}, {})
     await recording.breaker.call(succeed)
     assert recording.cut().newcomers
 
@@ -159,7 +178,7 @@ async def test_what_a_store_does_not_know_is_new_to_it(recording: Recording) -> 
 async def test_transitions_of_an_earlier_store_do_not_wait_for_confirmation(recording: Recording) -> None:
     await trip(recording.breaker)
     assert recording.registry.surroundings.unconfirmed
-    recording.registry.take_over({})
+    recording.registry.take_over({}, {})
     assert recording.registry.surroundings.unconfirmed == {}
 
 
@@ -178,7 +197,7 @@ async def test_a_call_under_way_when_a_store_takes_over_is_late(registry: Circui
     await trip(breaker)
     breaker.reset()
     call = await begin(breaker)
-    registry.take_over({})
+    registry.take_over({}, {})
     await call.fail()
     assert breaker.state == registry.first_state
 

@@ -1,0 +1,135 @@
+"""Fills a database with a long history in little time, so that its rows are as the store would have left them.
+
+What is long, successes of the last 30 days and one breaker's refusals, goes straight into the tables. What is
+intricate, the breakers that are not clean, goes through the store itself.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from contextlib import suppress
+from urllib.parse import urlsplit, urlunsplit
+
+from breaker_store import BreakerStore, CircuitBreaker
+from breaker_store.core.policy import Policy
+from breaker_store.postgres.connecting import Connection, connect
+from breaker_store.postgres.migrating import upgrade
+
+DAYS = 30
+NOT_CLEAN_EVERY = 100
+REFUSALS_SHARE = 0.1
+BREAKER_WITH_REFUSALS = 0
+
+_SUCCESSES = """
+INSERT INTO breaker_outcomes_{day:%Y%m%d}
+    (occurred_at, user_id, writer_id, writer_seq, duration_us, generation, era, kind, verdict, operation)
+SELECT
+    timestamptz '{day:%Y-%m-%d} 00:00:00+00' + number * interval '86400 seconds' / {count},
+    number::bigint * 7919 % {breakers}, 1 + number % 4, {first} + number, 10000 + number % 90000, 0, 0, 1, 0, 'sendMessage'
+FROM generate_series(0, {count} - 1) AS number
+"""
+
+_STATES = """
+INSERT INTO breaker_states (user_id) SELECT generate_series(0, $1 - 1)
+ON CONFLICT (user_id) DO NOTHING
+"""
+
+_REFUSALS = """
+INSERT INTO breaker_events
+    (occurred_at, user_id, writer_id, writer_seq, duration_us, generation, era, kind, verdict, count)
+SELECT opened_at + number * interval '1 microsecond', user_id, 5, number, 0, generation, era, 3, 0, 1
+FROM breaker_states, generate_series(1, $2::bigint) AS number
+WHERE user_id = $1
+"""
+
+_REMEMBER_FAILURES = """
+UPDATE breaker_states
+SET last_failure = CASE WHEN user_id % 1000 < $1::float8 * 1000 THEN jsonb_build_object(
+    'id', '1-' || user_id, 'at', '2026-01-01T00:00:00.000000+00:00', 'error_type', 'ConnectionError',
+    'error_message', 'Cannot connect to host 127.0.0.1:8443', 'operation', 'sendMessage', 'duration_us', 1000
+) END
+WHERE state = 0 AND tail_from IS NULL AND (last_failure IS NOT NULL OR user_id % 1000 < $1::float8 * 1000)
+"""
+
+_PLAIN_TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'breaker_%'"
+
+
+async def find_or_fill(server_url: str, events: int, breakers: int) -> str:
+    """Give the address of a database with this history, in the server's; one that is there already is used again."""
+    name = f"startup_{events}_{breakers}"
+    url = urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+    server = await connect(server_url)
+    try:
+        filled = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1"
+        if await server.fetchval(filled, name) != "filled":
+            await server.execute(f"DROP DATABASE IF EXISTS {name}", timeout=60)
+            await server.execute(f"CREATE DATABASE {name}", timeout=60)
+            await upgrade(url)
+            await fill(url, events, breakers)
+            await server.execute(f"COMMENT ON DATABASE {name} IS 'filled'")
+    finally:
+        await server.close()
+    return url
+
+
+async def fill(database_url: str, events: int, breakers: int) -> None:
+    connection = await connect(database_url)
+    try:
+        refusals = int(events * REFUSALS_SHARE)
+        await add_successes(connection, events - refusals, breakers)
+        await connection.execute(_STATES, breakers, timeout=300)
+        await trouble_breakers(database_url, range(0, breakers, NOT_CLEAN_EVERY))
+        await connection.execute(_REFUSALS, BREAKER_WITH_REFUSALS, refusals, timeout=300)
+        await tidy(connection)
+    finally:
+        await connection.close()
+
+
+async def add_successes(connection: Connection, events: int, breakers: int) -> None:
+    today = dt.datetime.now(dt.UTC).date()
+    days = [today - dt.timedelta(days=ago) for ago in range(DAYS, 0, -1)]
+    await connection.fetchval("SELECT ensure_outcome_partitions($1, $2)", days[0], days[-1])
+    count = events // DAYS
+    for number, day in enumerate(days):
+        statement = _SUCCESSES.format(day=day, count=count, breakers=breakers, first=1 + number * count)
+        await connection.execute(statement, timeout=300)
+
+
+async def trouble_breakers(database_url: str, users: range) -> None:
+    """Leave the users' breakers by turns open, half-open, and closed with one to four failures in a row."""
+    # No wait: the half-open ones would have to sit it out.
+    policy = Policy(timeout_seconds=0.000_001)
+    async with BreakerStore.open(database_url=database_url, policy=policy) as store:
+        for number, user_id in enumerate(users):
+            breaker = store.registry.get_breaker(user_id)
+            kind = number % 3
+            await _fail(breaker, 5 if kind < 2 else 1 + number % 4)
+            if kind == 1:
+                await breaker.call(_succeed)
+
+
+async def remember_failures(connection: Connection, share: float) -> None:
+    """Let a share of the breakers that are closed and clean remember their last failure, and the others none."""
+    await connection.execute(_REMEMBER_FAILURES, share, timeout=60)
+    await connection.execute("VACUUM ANALYZE breaker_states", timeout=60)
+
+
+async def tidy(connection: Connection) -> None:
+    """Do what autovacuum would have done by and by."""
+    for row in await connection.fetch(_PLAIN_TABLES):
+        await connection.execute(f"VACUUM ANALYZE {row['relname']}", timeout=300)
+    await connection.execute("CHECKPOINT", timeout=300)
+
+
+async def _fail(breaker: CircuitBreaker, times: int) -> None:
+    for _ in range(times):
+        with suppress(ConnectionError):
+            await breaker.call(_refuse_connection)
+
+
+async def _refuse_connection() -> None:
+    raise ConnectionError("Cannot connect to host 127.0.0.1:8443")
+
+
+async def _succeed() -> None:
+    pass
