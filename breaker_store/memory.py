@@ -25,7 +25,7 @@ from breaker_store.core.events import (
 from breaker_store.core.policy import Policy
 from breaker_store.core.rebuild import ChainHead, rebuild
 from breaker_store.errors import LedgerError
-from breaker_store.ports import Batch, Fate, OutcomeRow, StoredBreaker, UserTransition
+from breaker_store.ports import Batch, Fate, OutcomeRow, StoredBreaker, StoredTransition, UserTransition
 from breaker_store.runtime.clock import Clock
 
 _KINDS: dict[int, OutcomeKind] = {1: Kind.SUCCESS, 2: Kind.FAILURE, 3: Kind.REJECTED}
@@ -81,8 +81,17 @@ class MemoryEventLog:
         waits = state.state is CircuitState.OPEN and state.retry_at is not None
         return StoredBreaker(user_id, state, state.remaining_us(self._clock.now_us()) if waits else None)
 
-    async def transitions_after(self, position: int, limit: int) -> list[UserTransition]:
-        return self._chain[position : position + limit]
+    async def transitions_after(self, position: int, limit: int) -> list[StoredTransition]:
+        now = self._clock.now_us()
+        return [
+            StoredTransition(
+                *each, None if each.transition.retry_at is None else each.transition.retry_at - now
+            )
+            for each in self._chain[position : position + limit]
+        ]
+
+    async def keep_time(self) -> None:
+        """Do nothing: the log's clock is the registry's."""
 
     def _is_stored(self, batch: Batch, digest: bytes) -> bool:
         stored = self.batches.get((batch.writer_id, batch.batch_no))

@@ -48,6 +48,14 @@ class UserTransition(NamedTuple):
     transition: Transition
 
 
+class StoredTransition(NamedTuple):
+    """A transition as it was read; `remaining_us` is how long its breaker then still refused, None without an end."""
+
+    user_id: int
+    transition: Transition
+    remaining_us: int | None
+
+
 class MarkKind(IntEnum):
     """What an outcome means for the breaker's row; see the table `breaker_states`."""
 
@@ -136,6 +144,9 @@ class EventLog(Protocol[Sealed]):
     def correction_us(self) -> int:
         """What to add to the registry's clock to get the log's, as last measured."""
 
+    async def keep_time(self) -> None:
+        """Measure the log's clock again if that was a while ago; nothing happens while the log is away."""
+
     def seal(self, batch: Batch) -> Sealed:
         """Encode a batch. Pure: the same batch gives the same bytes."""
 
@@ -145,5 +156,5 @@ class EventLog(Protocol[Sealed]):
     async def read_breaker(self, user_id: int, policy: Policy) -> StoredBreaker | None:
         """Give one breaker; `policy` holds where the user has none."""
 
-    async def transitions_after(self, position: int, limit: int) -> list[UserTransition]:
+    async def transitions_after(self, position: int, limit: int) -> list[StoredTransition]:
         """Give the transitions that follow a position, in the order of positions, which has no gap."""

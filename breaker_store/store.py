@@ -120,17 +120,21 @@ class BreakerStore:
             drain_seconds: how long the end may take to store what waits.
 
         Raises:
-            ConfigurationError: no database was named, or two, or a policy for a registry that has one.
+            ConfigurationError: no database was named, or two; a policy for a registry that has one; a registry that
+                has a store already; a queue limit below 1.
             SchemaError: the schema is missing, older or newer than this code.
             LogUnavailableError: the database can't be reached.
 
         """
         if registry is not None and policy is not None:
             raise ConfigurationError("a registry that is handed over has its own policy")
+        if queue_limit < 1:
+            raise ConfigurationError(f"queue_limit is at least 1, not {queue_limit}")
         location = find_location(database_url, data_dir)
         async with AsyncExitStack() as stack:
             url = await stack.enter_async_context(open_database(location))
             chosen = CircuitBreakerRegistry(policy=policy) if registry is None else registry
+            stack.enter_context(_claimed(chosen))
             log = PostgresEventLog(url, chosen.surroundings.clock)
             stack.push_async_callback(log.close)
             store = cls(chosen, log, queue_limit=queue_limit)
@@ -168,6 +172,19 @@ class BreakerStore:
 
     def _wake(self, row: asyncpg.Record) -> BreakerState:
         return self._follower.to_live(read_clean(row, self.registry.policy))
+
+
+@contextmanager
+def _claimed(registry: CircuitBreakerRegistry) -> Iterator[None]:
+    """Keep a registry to one store: a second one would take the first one's events for its own."""
+    surroundings = registry.surroundings
+    if surroundings.has_store:
+        raise ConfigurationError("this registry has a store already")
+    surroundings.has_store = True
+    try:
+        yield
+    finally:
+        surroundings.has_store = False
 
 
 @contextmanager

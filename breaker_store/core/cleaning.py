@@ -54,6 +54,11 @@ def _hide_secrets(text: str) -> str:
     return text
 
 
+def is_storable(text: str) -> bool:
+    """Tell whether Postgres can store a text: it has neither NUL nor lone surrogates."""
+    return _UNSTORABLE.search(text) is None
+
+
 def clean_text(text: str, limit: int = TEXT_LIMIT) -> str:
     """Hide secrets, take out NUL and lone surrogates, which Postgres can't store, and cut to `limit` characters.
 

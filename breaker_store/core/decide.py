@@ -268,6 +268,8 @@ def _causes_ended(state: BreakerState) -> tuple[Failure, ...]:
 def _change_policy(state: BreakerState, command: ChangePolicy) -> Transition:
     # It begins no count, so it carries what the current one began with, and the outcomes are counted again on top.
     base = 0 if state.state is CircuitState.CLOSED else state.failure_count - len(state.failures)
+    # A wait is never longer than the timeout in force: so a reader who clamps it finds the same.
+    longest = command.at + command.policy.timeout_us
     return replace(
         _next(state, Kind.POLICY_CHANGED, command.at, command.event_id, state.era),
         generation=state.generation,
@@ -276,6 +278,7 @@ def _change_policy(state: BreakerState, command: ChangePolicy) -> Transition:
         reason=command.reason,
         actor=command.actor,
         failure_count=base,
+        retry_at=None if state.retry_at is None else min(state.retry_at, longest),
     )
 
 

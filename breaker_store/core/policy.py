@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from breaker_store.core.cleaning import is_storable
+
 MICROSECONDS = 1_000_000
 GREATEST_COUNT = 1_000_000
 GREATEST_TIMEOUT_SECONDS = 10 * 365 * 86_400.0
@@ -39,7 +41,7 @@ class Policy:
     matches by any name in its method resolution order, so naming a parent covers its children.
 
     Raises:
-        ValueError: a number is out of its bounds.
+        ValueError: a number is out of its bounds, or a name has characters that no name has.
         TypeError: a count is no int, or an error is neither a class nor a text.
 
     """
@@ -114,5 +116,7 @@ def _name(error: object) -> str:
     if isinstance(error, type) and issubclass(error, BaseException):
         return error_name(error)
     if isinstance(error, str):
+        if not is_storable(error):
+            raise ValueError(f"an exception's name has no such characters: {error!r}")
         return error
     raise TypeError(f"an exception class or its dotted name is needed, not {error!r}")

@@ -65,6 +65,7 @@ def take_on(live: BreakerState, stored: BreakerState) -> BreakerState:
         version=stored.version,
         last_transition=stored.last_transition,
         since=stored.since,
+        retry_at=stored.retry_at,
     )
 
 

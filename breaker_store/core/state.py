@@ -172,6 +172,7 @@ def _after_transition(state: BreakerState, transition: Transition) -> BreakerSta
             version=transition.version,
             since=transition.at,
             last_transition=transition.event_id,
+            retry_at=transition.retry_at,
         )
     return BreakerState(
         policy=transition.policy,

@@ -1,15 +1,17 @@
 """How events stand in Postgres: to bytes for COPY, to documents, and back.
 
-The digest of a batch (format 1) is SHA-256 over the rows of its outcomes in the binary format of COPY, columns
-as in `OUTCOME_COLUMNS`, in the order of their numbers, without header and trailer; then, for each transition in the
-order of its number, its canonical document: JSON with sorted keys, no spaces, characters outside ASCII as they are,
-in UTF-8. All of it can be read again from the stored rows, so the ledger proves that they are what was sent.
+The digest of a batch (format 1) is SHA-256 over: the writer's id and the batch's number, 8 bytes each, big-endian; the
+previous digest, if there is one; the rows of its outcomes in the binary format of COPY, columns as in
+`OUTCOME_COLUMNS`, in the order of their numbers, without header and trailer; then, for each transition in the order of
+its number, its canonical document: JSON with sorted keys, no spaces, characters outside ASCII as they are, in UTF-8.
+All of it can be read again from what is stored, so the ledger proves that it is what was sent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ from breaker_store.core.events import (
 from breaker_store.core.policy import Policy
 from breaker_store.errors import EventRefusedError
 from breaker_store.ports import Batch, Mark, OutcomeRow, UserTransition
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 DETAILS_VERSION = 1
@@ -67,6 +71,7 @@ _NULL = struct.pack(">i", -1)
 # Sixteen fields, each preceded by its length: five of 8 bytes, two of 4, two of 2, then nulls up to the operation.
 _PLAIN_ROW = struct.Struct(">hiqiqiqiqiqiiiiihihiiii").pack
 _LEADING_FIELDS = struct.Struct(">hiqiqiqiq").pack
+_BATCH_NAME = struct.Struct(">qq").pack
 _BIGINT = struct.Struct(">iq").pack
 _INTEGER = struct.Struct(">ii").pack
 _SMALLINT = struct.Struct(">ih").pack
@@ -112,7 +117,9 @@ def seal(batch: Batch) -> PostgresBatch:
 
 def _seal(batch: Batch) -> PostgresBatch:
     rows = encode_rows(batch.writer_id, batch.outcomes)
-    digest = hashlib.sha256(rows)
+    digest = hashlib.sha256(_BATCH_NAME(batch.writer_id, batch.batch_no))
+    digest.update(batch.previous_digest or b"")
+    digest.update(rows)
     for user_id, transition in batch.transitions:
         digest.update(canonical(transition_document(user_id, transition)).encode())
     finish_document = _finish_document(batch)
@@ -294,11 +301,21 @@ def failure_document(failure: Failure | None) -> dict[str, Any] | None:
 
 
 def read_transition(row: Mapping[str, Any]) -> UserTransition:
-    """Read a row of `breaker_transitions`; `details` may be text or already parsed."""
-    if not is_known_kind(row["kind"]):
-        return UserTransition(row["user_id"], _unrecognized(row))
+    """Read a row of `breaker_transitions`; `details` may be text or already parsed.
+
+    What this version can't read, since a newer one wrote it, is an unrecognized transition.
+    """
+    if not is_known_kind(row["kind"]) or (row["details_version"] or 0) > DETAILS_VERSION:
+        return UserTransition(row["user_id"], _unrecognized(row, "comes from a newer version"))
+    try:
+        return UserTransition(row["user_id"], _read_known_transition(row))
+    except (KeyError, ValueError, TypeError) as error:
+        return UserTransition(row["user_id"], _unrecognized(row, f"can't be read ({error!r})"))
+
+
+def _read_known_transition(row: Mapping[str, Any]) -> Transition:
     details = _parsed(row["details"])
-    transition = Transition(
+    return Transition(
         kind=Kind(row["kind"]),
         event_id=EventId(row["writer_id"], row["writer_seq"]),
         at=microseconds(row["occurred_at"]),
@@ -320,7 +337,6 @@ def read_transition(row: Mapping[str, Any]) -> UserTransition:
         retry_at=_read_time(details["retry_at"]),
         position=row["position"],
     )
-    return UserTransition(row["user_id"], transition)
 
 
 def is_known_kind(number: int) -> bool:
@@ -331,8 +347,8 @@ def is_known_kind(number: int) -> bool:
 _KNOWN_KINDS = frozenset(kind.value for kind in Kind if kind is not Kind.UNRECOGNIZED)
 
 
-def _unrecognized(row: Mapping[str, Any]) -> Transition:
-    """Keep what stands in the columns; the details are a newer version's affair."""
+def _unrecognized(row: Mapping[str, Any], trouble: str) -> Transition:
+    """Keep what stands in the columns."""
     return Transition(
         kind=Kind.UNRECOGNIZED,
         event_id=EventId(row["writer_id"], row["writer_seq"]),
@@ -344,7 +360,7 @@ def _unrecognized(row: Mapping[str, Any]) -> Transition:
         from_state=CircuitState.CLOSED,
         to_state=CircuitState.CLOSED,
         policy=Policy(),
-        reason=f"a transition of kind {row['kind']} comes from a newer version and is passed over",
+        reason=f"a transition of kind {row['kind']} {trouble} and is passed over",
         position=row["position"],
     )
 
@@ -385,9 +401,15 @@ def read_failure(document: Mapping[str, Any] | str | None) -> Failure | None:
 
 
 def read_policy(document: Mapping[str, Any] | str | None) -> Policy:
-    """Read a breaker's policy; None stands for the package's defaults."""
+    """Read a breaker's policy; None stands for the package's defaults, which also hold for one that can't be read."""
     parsed = _parsed(document)
-    return Policy() if parsed is None else Policy.from_document(parsed)
+    if parsed is None:
+        return Policy()
+    try:
+        return Policy.from_document(parsed)
+    except (ValueError, TypeError) as error:
+        logger.error("a stored policy can't be read, the package's default holds instead: %r", error)  # noqa: TRY400 - it is all there is to say
+        return Policy()
 
 
 def read_event_id(text: str) -> EventId:

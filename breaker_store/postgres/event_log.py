@@ -17,7 +17,7 @@ import asyncpg
 
 from breaker_store.core.policy import Policy
 from breaker_store.errors import EventRefusedError, LogUnavailableError
-from breaker_store.ports import Batch, Fate, StoredBreaker, UserTransition
+from breaker_store.ports import Batch, Fate, StoredBreaker, StoredTransition
 from breaker_store.postgres import loading
 from breaker_store.postgres.codec import (
     FORMAT,
@@ -30,10 +30,12 @@ from breaker_store.postgres.codec import (
 from breaker_store.postgres.connecting import (
     CHECK_VIOLATION,
     STORED_ALREADY,
+    UNREACHABLE,
     Connection,
     connect,
     described,
     translated,
+    unreachable,
 )
 from breaker_store.postgres.partitions import NoPartitionError, OutcomePartitions
 from breaker_store.runtime.clock import Clock
@@ -50,7 +52,11 @@ WHERE writer_id = $1 AND writer_seq = ANY($2::bigint[])
 """
 
 _TRANSITIONS_AFTER = """
-SELECT user_id, writer_id, writer_seq, kind, occurred_at, version, generation, era, position, details
+SELECT
+    user_id, writer_id, writer_seq, kind, occurred_at, version, generation, era, position, details, details_version,
+    CASE WHEN details_version = 1 THEN
+        (extract(epoch FROM (details ->> 'retry_at')::timestamptz - clock_timestamp()) * 1000000)::bigint
+    END AS remaining_us
 FROM breaker_transitions
 WHERE position > $1
 ORDER BY position
@@ -106,12 +112,11 @@ class PostgresEventLog:
         try:
             await self._append(connection, sealed)
             fates = await self._fates(connection, sealed.batch)
-            await self._measure_now_and_then(connection)
         except BaseException as error:
             # Whatever went wrong, also a cancellation: what the connection is in the middle of is not known.
             connection.terminate()
             self._writer = None
-            if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError | TimeoutError):
+            if isinstance(error, UNREACHABLE):
                 raise translated(error) from error
             raise
         return fates
@@ -157,17 +162,22 @@ class PostgresEventLog:
         async with self._reading_connection() as connection:
             return await loading.read_all(connection, policy)
 
-    async def transitions_after(self, position: int, limit: int) -> list[UserTransition]:
+    async def transitions_after(self, position: int, limit: int) -> list[StoredTransition]:
         async with self._reading_connection() as connection:
-            return [
-                read_transition(row) for row in await connection.fetch(_TRANSITIONS_AFTER, position, limit)
-            ]
+            rows = await connection.fetch(_TRANSITIONS_AFTER, position, limit)
+        return [StoredTransition(*read_transition(row), row["remaining_us"]) for row in rows]
 
     async def _writing_connection(self) -> Connection:
         if self._writer is None or self._writer.is_closed():
-            self._writer = await connect(self._database_url)
-            await self._measure(self._writer)
-            await self._partitions.keep_ahead(self._writer, self._clock.now_us() + self.correction_us)
+            connection = await connect(self._database_url)
+            try:
+                await self._keep_time(connection)
+            except BaseException as error:
+                connection.terminate()
+                if isinstance(error, UNREACHABLE):
+                    raise unreachable(error) from error
+                raise
+            self._writer = connection
         return self._writer
 
     @asynccontextmanager
@@ -177,15 +187,30 @@ class PostgresEventLog:
                 self._reader = await connect(self._database_url)
             try:
                 yield self._reader
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except UNREACHABLE as error:
                 self._reader.terminate()
                 self._reader = None
                 raise LogUnavailableError(str(translated(error))) from error
 
-    async def _measure_now_and_then(self, connection: Connection) -> None:
-        if self._clock.now_us() - self._measured_at_us >= MEASURE_INTERVAL_US:
-            await self._measure(connection)
-            await self._partitions.keep_ahead(connection, self._clock.now_us() + self.correction_us)
+    async def keep_time(self) -> None:
+        connection = self._writer
+        recently = self._clock.now_us() - self._measured_at_us < MEASURE_INTERVAL_US
+        if connection is None or connection.is_closed() or recently:
+            return
+        try:
+            await self._keep_time(connection)
+        except UNREACHABLE:
+            # The append that follows opens another one, and says what is wrong if it can't.
+            self._writer = None
+            connection.terminate()
+        except BaseException:
+            self._writer = None
+            connection.terminate()
+            raise
+
+    async def _keep_time(self, connection: Connection) -> None:
+        await self._measure(connection)
+        await self._partitions.keep_ahead(connection, self._clock.now_us() + self.correction_us)
 
     async def _measure(self, connection: Connection) -> None:
         """Ask the database for its time; the answer is taken to be of the middle of the question.

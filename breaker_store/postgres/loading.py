@@ -49,7 +49,7 @@ WHERE state = 0 AND tail_from IS NULL AND (version > 0 OR last_failure IS NOT NU
 _UNSETTLED = """
 SELECT
     state.user_id, state.state, state.version, state.last_writer_id, state.last_writer_seq, state.generation, state.era, state.since, state.success_count,
-    state.last_failure, state.policy, state.policy_is_own,
+    state.last_failure, state.policy, state.policy_is_own, state.tail_until,
     (extract(epoch FROM state.retry_at - clock_timestamp()) * 1000000)::bigint AS remaining_us,
     newest.last_transition, counted.failure
 FROM breaker_states AS state
@@ -85,28 +85,42 @@ LEFT JOIN LATERAL (
 _ALL_UNSETTLED = f"{_UNSETTLED} WHERE state.state <> 0 OR state.tail_from IS NOT NULL ORDER BY state.user_id"
 _ONE = f"{_UNSETTLED} WHERE state.user_id = $1"
 
-# What a transition's columns tell of the row; its details are not looked at, since there may be very many.
+# What a transition's columns tell of the row, by one look-up for each row: there may be very many transitions.
 _CONTRADICTIONS = """
-SELECT coalesce(state.user_id, chain.user_id) AS user_id, state.version AS row_version, chain.version AS chain_version
+SELECT state.user_id,
+    (state.state, state.version, state.generation, state.era, state.last_writer_id, state.last_writer_seq)::text AS row,
+    (chain.state, chain.version, chain.generation, chain.era, chain.writer_id, chain.writer_seq)::text AS chain
 FROM breaker_states AS state
-FULL JOIN (
-    SELECT user_id, version, generation, era, writer_id, writer_seq,
+LEFT JOIN LATERAL (
+    SELECT version, generation, era, writer_id, writer_seq,
         CASE WHEN kind IN (10, 14) THEN 1 WHEN kind = 11 THEN 2 WHEN kind IN (12, 13) THEN 0 END AS state
     FROM breaker_transitions
-    JOIN (
-        SELECT user_id, max(version) AS version
-        FROM breaker_transitions
-        WHERE position IS NOT NULL
-        GROUP BY user_id
-    ) AS newest USING (user_id, version)
-    WHERE position IS NOT NULL
-) AS chain USING (user_id)
+    WHERE user_id = state.user_id AND position IS NOT NULL
+    ORDER BY version DESC
+    LIMIT 1
+) AS chain ON true
 WHERE (state.version, state.generation, state.era, state.last_writer_id, state.last_writer_seq)
     IS DISTINCT FROM (
         coalesce(chain.version, 0), coalesce(chain.generation, 0), coalesce(chain.era, 0),
         chain.writer_id, chain.writer_seq
     )
     OR state.state <> CASE WHEN chain.version IS NULL THEN 0 ELSE coalesce(chain.state, state.state) END
+"""
+
+# Rows of closed breakers that count nothing any more: another process ended what this one's predecessor began. Every
+# failure moves tail_until, so an unchanged one says that none came since it was read.
+_TIDY = """
+WITH tidy AS (
+    SELECT state.user_id
+    FROM breaker_states AS state
+    JOIN unnest($1::bigint[], $2::timestamptz[]) AS read (user_id, tail_until) USING (user_id)
+    WHERE state.state = 0 AND state.tail_until = read.tail_until
+    ORDER BY state.user_id
+    FOR UPDATE OF state SKIP LOCKED
+)
+UPDATE breaker_states SET tail_from = NULL, tail_until = NULL, tail_writer = NULL
+FROM tidy
+WHERE breaker_states.user_id = tidy.user_id
 """
 
 
@@ -144,7 +158,9 @@ async def read_all(connection: Connection, policy: Policy) -> Snapshot:
         position = await connection.fetchval("SELECT last FROM log_position")
         untouched = await connection.fetchval(_UNTOUCHED) or []
         clean = await connection.fetch(_CLEAN)
-        breakers = await _read_unsettled_breakers(connection, policy)
+        unsettled = await connection.fetch(_ALL_UNSETTLED)
+    breakers = _read_unsettled_breakers(unsettled, policy)
+    await _tidy_rows(connection, unsettled, breakers)
     return Snapshot(untouched, clean, breakers, position)
 
 
@@ -153,13 +169,22 @@ async def read_states(connection: Connection, policy: Policy) -> dict[int, Break
     untouched = await connection.fetchval(_UNTOUCHED) or []
     states = dict.fromkeys(untouched, BreakerState(policy))
     touched = [read_clean(row, policy) for row in await connection.fetch(_CLEAN)]
-    touched += await _read_unsettled_breakers(connection, policy)
+    touched += _read_unsettled_breakers(await connection.fetch(_ALL_UNSETTLED), policy)
     return states | {stored.user_id: stored.state for stored in touched}
 
 
-async def _read_unsettled_breakers(connection: Connection, policy: Policy) -> list[StoredBreaker]:
-    unsettled = groupby(await connection.fetch(_ALL_UNSETTLED), key=lambda row: row["user_id"])
-    return [_read_unsettled(list(rows), policy) for _, rows in unsettled]
+def _read_unsettled_breakers(unsettled: list[asyncpg.Record], policy: Policy) -> list[StoredBreaker]:
+    by_user = groupby(unsettled, key=lambda row: row["user_id"])
+    return [_read_unsettled(list(rows), policy) for _, rows in by_user]
+
+
+async def _tidy_rows(
+    connection: Connection, unsettled: list[asyncpg.Record], breakers: list[StoredBreaker]
+) -> None:
+    calm = {breaker.user_id for breaker in breakers if breaker.state.calm}
+    found = {row["user_id"]: row["tail_until"] for row in unsettled if row["user_id"] in calm}
+    if found:
+        await connection.execute(_TIDY, list(found), list(found.values()))
 
 
 def read_clean(row: asyncpg.Record, policy: Policy) -> StoredBreaker:
@@ -219,11 +244,11 @@ def _failures(rows: list[asyncpg.Record]) -> list[Outcome]:
 
 async def _put_right(connection: Connection, contradiction: Mapping[str, Any]) -> None:
     """Make a breaker's row say what its chain says: the chain is the record, the row is a copy."""
-    user_id = contradiction["user_id"]
     logger.error(
-        "the row of breaker %s says version %s but its last transition is version %s: put right by the log",
-        user_id,
-        contradiction["row_version"],
-        contradiction["chain_version"],
+        "the row of breaker %s is put right by the log: (state, version, generation, era, last transition) was %s "
+        "and the last transition says %s",
+        contradiction["user_id"],
+        contradiction["row"],
+        contradiction["chain"],
     )
-    await connection.execute("SELECT restore_breaker_state($1)", user_id)
+    await connection.execute("SELECT restore_breaker_state($1)", contradiction["user_id"])

@@ -125,6 +125,7 @@ transitions = Table(
         "user_id",
         "version",
         unique=True,
+        postgresql_include=["generation", "era", "writer_id", "writer_seq", "kind"],
         postgresql_where=text("position IS NOT NULL"),
     ),
     Index("breaker_transitions_identity", "writer_id", "writer_seq", unique=True),

@@ -61,13 +61,14 @@ class StateDict(TypedDict):
 class Surroundings:
     """What the breakers of one registry share."""
 
-    __slots__ = ("blocks", "clock", "journal", "listeners", "monotonic_ns", "unconfirmed")
+    __slots__ = ("blocks", "clock", "has_store", "journal", "listeners", "monotonic_ns", "unconfirmed")
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.monotonic_ns = clock.monotonic_ns
         self.journal = Journal()
         self.listeners = Listeners()
+        self.has_store = False
         self.blocks: dict[tuple[CircuitBreaker, asyncio.Task[Any] | None], list[_Block]] = {}
         # Transitions by user that the log has not confirmed yet, oldest first; each was decided on the one before.
         self.unconfirmed: dict[int, list[Transition]] = {}

@@ -18,7 +18,7 @@ from breaker_store.core.events import Kind, Transition
 from breaker_store.core.rebuild import rebuild_from, take_on, under_default
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.errors import StoreError
-from breaker_store.ports import EventLog, Fate, StoredBreaker, UserTransition
+from breaker_store.ports import EventLog, Fate, StoredBreaker, StoredTransition
 from breaker_store.runtime.breaker import CircuitBreaker
 from breaker_store.runtime.registry import CircuitBreakerRegistry
 
@@ -55,6 +55,9 @@ class Follower:
                 if not self._away:
                     logger.warning("the event log can't be followed for now: %s", error)
                 self._away = True
+            except Exception:
+                # A defect of ours; still, what comes after it is to be heard of.
+                logger.exception("a transition can't be taken on")
             else:
                 self._away = False
 
@@ -62,8 +65,9 @@ class Follower:
         """Take on every transition that the log has and this follower has not seen."""
         while page := await self._log.transitions_after(self.position, PAGE):
             for news in page:
-                self._hear(news)
-            self.position = page[-1].transition.position or self.position
+                # First: one that can't be taken on must not come again for ever.
+                self.position = news.transition.position or self.position
+                await self._hear(news)
 
     async def settle(self, fates: list[Fate]) -> None:
         """Learn what became of this process's own transitions."""
@@ -96,8 +100,8 @@ class Follower:
             logger.info("breaker %s takes on the state that another process stored", user_id)
             self._adopt(self._registry.get_breaker(user_id), self.to_live(stored), None)
 
-    def _hear(self, news: UserTransition) -> None:
-        user_id, transition = news
+    async def _hear(self, news: StoredTransition) -> None:
+        user_id, transition = news.user_id, news.transition
         if transition.event_id.writer_id == self._registry.surroundings.journal.writer_id:
             return
         if transition.kind is Kind.UNRECOGNIZED:
@@ -106,19 +110,24 @@ class Follower:
         breaker.stored = True
         waiting = self._unconfirmed(user_id)
         if waiting and waiting[0].version <= transition.version:
-            self._adopt(breaker, self._after(None, transition), transition)
+            if transition.kind is Kind.POLICY_CHANGED:
+                # It begins no count: what the current one holds stands in the log.
+                await self._take_on_stored(user_id)
+            self._adopt(breaker, self._after(None, news), transition)
         elif transition.version > breaker.state.version:
-            self._adopt(breaker, self._after(breaker.state, transition), transition)
+            self._adopt(breaker, self._after(breaker.state, news), transition)
         else:  # taken on already, when one of this process lost to it; its listeners have not heard of it
             shifted = transition.shifted(-self._log.correction_us)
             self._registry.surroundings.listeners.tell(user_id, shifted)
 
-    def _after(self, state: BreakerState | None, transition: Transition) -> BreakerState:
+    def _after(self, state: BreakerState | None, news: StoredTransition) -> BreakerState:
         policy = self._registry.policy
-        shifted = transition.shifted(-self._log.correction_us)
+        shifted = news.transition.shifted(-self._log.correction_us)
         if state is None:
-            return self._clamped(rebuild_from(policy, [shifted], ()))
-        return self._clamped(under_default(evolve(state, shifted), policy))
+            after = rebuild_from(policy, [shifted], ())
+        else:
+            after = under_default(evolve(state, shifted), policy)
+        return self._waiting(after, news.remaining_us)
 
     def _adopt(self, breaker: CircuitBreaker, state: BreakerState, news: Transition | None) -> None:
         self._registry.surroundings.unconfirmed.pop(breaker.user_id or 0, None)
@@ -130,14 +139,11 @@ class Follower:
     def to_live(self, stored: StoredBreaker) -> BreakerState:
         """Put a stored state on the registry's clock, its wait by what remained when it was read."""
         state = stored.state.shifted(-self._log.correction_us)
-        if stored.remaining_us is not None:
-            state = replace(state, retry_at=self._registry.surroundings.clock.now_us() + stored.remaining_us)
-        return self._clamped(state)
+        return self._waiting(state, stored.remaining_us)
 
-    def _clamped(self, state: BreakerState) -> BreakerState:
-        """Keep a wait between nothing and the whole timeout, whatever the clocks say."""
-        if state.retry_at is None:
+    def _waiting(self, state: BreakerState, remaining_us: int | None) -> BreakerState:
+        """Let a wait go on for as long as remained when it was read: from nothing to the whole timeout."""
+        if state.retry_at is None or remaining_us is None:
             return state
         now = self._registry.surroundings.clock.now_us()
-        retry_at = min(max(state.retry_at, now), now + state.policy.timeout_us)
-        return state if retry_at == state.retry_at else replace(state, retry_at=retry_at)
+        return replace(state, retry_at=now + min(max(remaining_us, 0), state.policy.timeout_us))

@@ -12,6 +12,7 @@ Three kinds of entries stand in it, told apart by their type and length:
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import weakref
@@ -25,6 +26,8 @@ from breaker_store.ports import MarkKind
 
 if TYPE_CHECKING:
     from breaker_store.runtime.breaker import CircuitBreaker
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_QUEUE_LIMIT = 100_000
 _GIVEN_UP = -1
@@ -59,6 +62,7 @@ class Journal:
         "_on_first",
         "_random",
         "given_up",
+        "had_recorder",
         "limit",
         "pending",
         "taken",
@@ -69,13 +73,15 @@ class Journal:
         self.pending: deque[Entry] = deque()
         self.limit = 0
         self.given_up = 0
-        self._on_first: Callable[[], None] | None = None
         self._hurry: Callable[[], None] | None = None
+        self.had_recorder = False
+        self._on_first: Callable[[], None] | None = None
         self.begin()
         _journals.add(self)
 
     def begin(self) -> None:
         """Become a new writer with nothing waiting, and with no recorder."""
+        self.had_recorder = self.had_recorder or self._on_first is not None
         self._random = random.Random(os.urandom(16))  # noqa: S311 - seeded apart from the user's own
         self.writer_id = self._random.randrange(1, 2**63)
         self.taken = self.given_up = 0
@@ -86,6 +92,7 @@ class Journal:
     def attach(self, on_first: Callable[[], None], hurry: Callable[[], None], limit: int) -> None:
         """Begin to keep entries; `on_first` is told when one arrives in an empty journal, `hurry` when one can't wait."""
         self.begin()
+        self.had_recorder = False
         self._on_first, self._hurry, self.limit = on_first, hurry, limit
 
     @property
@@ -106,7 +113,7 @@ class Journal:
     def add(self, entry: Entry) -> bool:
         """Append an entry that may give way; the way in for a journal that is empty, full or not kept."""
         if not self.kept:
-            self.taken += 1
+            self._pass_by()
             return False
         if len(self.pending) >= self.limit:
             self.given_up += 1
@@ -117,11 +124,19 @@ class Journal:
     def note(self, entry: Noted) -> None:
         """Append an event that was decided; its id says whether there was room for it."""
         if not self.kept:
-            self.taken += 1
+            self._pass_by()
         elif entry[1].event_id.writer_seq <= 0:
             self.given_up += 1
         else:
             self._append(entry)
+
+    def _pass_by(self) -> None:
+        self.taken += 1
+        if self.had_recorder:
+            self.had_recorder = False
+            logger.warning(
+                "the store of these breakers was closed, or is another process's: nothing is stored any more"
+            )
 
     def hurry(self) -> None:
         """Have what waits stored at once."""

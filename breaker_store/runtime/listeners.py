@@ -62,7 +62,8 @@ class _Subscription:
             )
             return
         self._backlog.append((user_id, transition))
-        if self._task is None or self._task.done():
+        # A task of a loop that was closed is never done.
+        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._task = loop.create_task(self._drain())
 
     async def _drain(self) -> None:

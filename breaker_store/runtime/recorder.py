@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ class RecorderStats:
         queued: entries that wait in the journal, not counting the batch that is being sent.
         flushed: events that are stored.
         set_aside: events that the database refused even without their texts.
-        given_up: events that found the queue full. Nothing else is ever lost.
+        given_up: events that found the queue full.
         last_error: what the log last complained of; None if it never did.
 
     """
@@ -81,7 +82,8 @@ class Recorder:
         self._digest: bytes | None = None
         self._done_seq = 0
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._flushed = self._set_aside = self._said_given_up = 0
+        self._writer_id = 0
+        self._flushed = self._set_aside = self._given_up = 0
         self._last_error: str | None = None
         self._owed: dict[int, Policy] = {}
 
@@ -89,25 +91,26 @@ class Recorder:
         """Begin to record, as a new writer, on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._journal.attach(self._wake_later, self._wake.set, self._queue_limit)
+        self._writer_id = self._journal.writer_id
         self._task = self._loop.create_task(self._run(), name="breaker-store recorder")
 
     def stats(self) -> RecorderStats:
-        journal = self._journal
-        return RecorderStats(
-            len(journal.pending), self._flushed, self._set_aside, journal.given_up, self._last_error
-        )
+        given_up = max(self._given_up, self._journal.given_up)
+        queued = len(self._journal.pending)
+        return RecorderStats(queued, self._flushed, self._set_aside, given_up, self._last_error)
 
     async def flush(self) -> None:
         """Wait until everything that happened before this call is stored.
 
         Raises:
-            LedgerError: the ledger contradicts this writer, and nothing is stored any more.
+            LedgerError: recording has ended: the ledger contradicts this writer, or the store was closed, or this is
+                a forked child of the process that opened it.
 
         """
+        self._fail_if_ended()
         target = self._journal.taken + len(self._journal.pending)
         if self._done_seq >= target:
             return
-        self._fail_if_ended()
         waiter = self._loop.create_future()
         self._waiters.append((target, waiter))
         self._wake.set()
@@ -116,15 +119,22 @@ class Recorder:
     async def close(self, drain_seconds: float) -> int:
         """Store what waits, for at most so many seconds, then stop; give the number of events that were not stored."""
         try:
-            async with asyncio.timeout(drain_seconds):
-                await self.flush()
-        except (TimeoutError, LedgerError):
-            pass
+            with suppress(TimeoutError, LedgerError):
+                async with asyncio.timeout(drain_seconds):
+                    await self.flush()
+        finally:
+            left = await self._end()
+        return left
+
+    async def _end(self) -> int:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
+        if self._journal.writer_id != self._writer_id:
+            return 0  # a forked child has begun anew; what waited is its parent's
+        self._say_what_was_given_up()
         left = self._journal.taken + len(self._journal.pending) - self._done_seq
         self._journal.begin()
         if left:
@@ -134,7 +144,12 @@ class Recorder:
         return left
 
     def _wake_later(self) -> None:
-        self._timer = self._loop.call_later(FLUSH_INTERVAL_SECONDS, self._wake.set)
+        if self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_INTERVAL_SECONDS, self._end_interval)
+
+    def _end_interval(self) -> None:
+        self._timer = None
+        self._wake.set()
 
     async def _run(self) -> None:
         try:
@@ -146,12 +161,14 @@ class Recorder:
             # A contradiction in the ledger, or a defect of ours: either way nobody else would say it.
             self._last_error = str(error)
             logger.critical("recording has stopped, and nothing is stored from now on", exc_info=True)
+            self._say_what_was_given_up()
             self._fail_waiters(LedgerError(str(error)))
 
     async def _store_what_waits(self) -> None:
         pending = self._journal.pending
         waiting = len(pending)
         while waiting > 0:
+            await self._log.keep_time()
             batch = self._cutter.cut(BATCH_SIZE, self._log.correction_us)
             waiting -= batch.event_count
             # Those whose first event was set aside: without a row nothing of theirs could win.
@@ -180,7 +197,14 @@ class Recorder:
             return
         self._flushed += batch.event_count
         if fates:
+            await self._settle_safely(fates)
+
+    async def _settle_safely(self, fates: list[Fate]) -> None:
+        try:
             await self._settle(fates)
+        except Exception:
+            # The batch is stored: one breaker that can't take on what became of it must not stop all others.
+            logger.exception("what became of %d transitions can't be taken on", len(fates))
 
     async def _append(self, batch: Batch) -> list[Fate]:
         """Seal a batch as the next of this writer and send it until the log has it."""
@@ -203,12 +227,13 @@ class Recorder:
         if attempt.attempt_number == 1:
             logger.warning("the event log is away; events wait in memory: %s", error)
         self._last_error = str(error)
+        self._say_what_was_given_up()
 
     def _say_what_was_given_up(self) -> None:
-        given_up = self._journal.given_up
-        if given_up > self._said_given_up:
-            logger.error("%d events were given up: the queue was full", given_up - self._said_given_up)
-            self._said_given_up = given_up
+        more = self._journal.given_up - self._given_up
+        if more > 0:
+            logger.error("%d events were given up: the queue was full", more)
+            self._given_up += more
 
     def _release_waiters(self) -> None:
         for target, waiter in self._waiters:
@@ -223,7 +248,7 @@ class Recorder:
         self._waiters.clear()
 
     def _fail_if_ended(self) -> None:
-        if self._task is None or self._task.done():
+        if self._task is None or self._task.done() or self._journal.writer_id != self._writer_id:
             raise LedgerError(self._last_error or "the recorder does not run")
 
 

@@ -154,6 +154,7 @@ def create_event_indexes() -> None:
     )
     op.execute(
         "CREATE UNIQUE INDEX breaker_transitions_version ON breaker_transitions (user_id, version)"
+        " INCLUDE (generation, era, writer_id, writer_seq, kind)"
         " WHERE position IS NOT NULL"
     )
     op.execute(

@@ -20,7 +20,7 @@ OWN = Policy(failure_threshold=7)
 async def chain(writer: Writer) -> list[tuple[int, int, Kind, int | None]]:
     return [
         (user_id, each.version, each.kind, each.position)
-        for user_id, each in await writer.log.transitions_after(0, 10_000)
+        for user_id, each, _ in await writer.log.transitions_after(0, 10_000)
     ]
 
 
@@ -147,7 +147,7 @@ async def test_transitions_are_read_in_pages(writer: Writer) -> None:
         await writer.trip(user_id)
     await writer.send()
     pages = [await writer.log.transitions_after(position, 2) for position in (0, 2, 4, 5, 99)]
-    assert [[user_id for user_id, _ in page] for page in pages] == [[0, 1], [2, 3], [4], [], []]
+    assert [[each.user_id for each in page] for page in pages] == [[0, 1], [2, 3], [4], [], []]
 
 
 async def test_a_transition_is_read_as_it_was_decided(writer: Writer) -> None:
@@ -155,7 +155,7 @@ async def test_a_transition_is_read_as_it_was_decided(writer: Writer) -> None:
     writer.registry.subscribe(lambda _, transition: told.set_result(transition))
     await writer.trip()
     await writer.send()
-    ((user_id, stored),) = await writer.log.transitions_after(0, 10)
+    ((user_id, stored, _),) = await writer.log.transitions_after(0, 10)
     assert user_id == USER
     assert stored == replace((await told).shifted(writer.log.correction_us), position=1)
     assert [cause.error_message for cause in stored.causes] == ["no answer", "no answer"]
@@ -294,7 +294,7 @@ async def test_positions_have_no_gap_however_many_write_at_once(new_writer) -> N
 
 def versions_of(page) -> dict[int, list[int]]:
     versions: dict[int, list[int]] = {}
-    for user_id, transition in page:
+    for user_id, transition, _ in page:
         versions.setdefault(user_id, []).append(transition.version)
     return versions
 

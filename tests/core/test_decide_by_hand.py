@@ -64,6 +64,7 @@ class TestPolicyChange:
         was, event_id = breaker.state, breaker.event_id
         new = Policy(failure_threshold=9, timeout_seconds=5, success_threshold=3)
         breaker.wait(1).change_policy(new, actor="ann", reason="a slow network")
+        retry_at = breaker.now + 5 * SECOND if before is CircuitState.OPEN else None
         assert breaker.last == (
             Transition(
                 kind=Kind.POLICY_CHANGED,
@@ -83,11 +84,12 @@ class TestPolicyChange:
                 last_failure=was.last_failure,
                 opened_at=was.opened_at,
                 opened_by=was.opened_by,
-                retry_at=was.retry_at,
+                retry_at=retry_at,
             ),
         )
         assert breaker.state == replace(
             was,
+            retry_at=retry_at,
             policy=new,
             policy_is_own=True,
             version=was.version + 1,
@@ -104,9 +106,15 @@ class TestPolicyChange:
         breaker.wait(1).succeed()
         assert (transition_in(breaker.last).policy, breaker.state.policy_is_own) == (own, True)
 
-    def test_a_wait_that_has_begun_keeps_its_end(self) -> None:
-        breaker = Scenario().opened().change_policy(Policy(timeout_seconds=1))
+    def test_a_wait_that_has_begun_keeps_its_end_under_a_longer_timeout(self) -> None:
+        breaker = Scenario().opened().change_policy(Policy(timeout_seconds=600))
         assert breaker.wait(59.999999).admit() is None
+        assert breaker.wait(0.000001).admit() is not None
+
+    def test_a_wait_that_has_begun_is_cut_to_a_shorter_timeout(self) -> None:
+        """So live breakers agree with readers of the log, who never wait longer than the timeout in force."""
+        breaker = Scenario().opened().wait(10).change_policy(Policy(timeout_seconds=1))
+        assert breaker.wait(0.999999).admit() is None
         assert breaker.wait(0.000001).admit() is not None
 
     def test_a_call_in_flight_counts_under_the_new_rules(self) -> None:

@@ -157,3 +157,9 @@ def test_a_stored_policy_out_of_bounds_is_refused() -> None:
 
 def test_classes_and_their_names_make_the_same_policy() -> None:
     assert Policy(ignored_errors=(BotError,)) == Policy(ignored_errors=(error_name(BotError),))
+
+
+@pytest.mark.parametrize("name", ["a\x00", "\ud800"])
+def test_an_errors_name_that_could_not_be_stored_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no such characters"):
+        Policy(ignored_errors=(name,))

@@ -216,11 +216,12 @@ def test_a_policy_change_in_the_same_count_changes_the_rules_alone(before: Break
     change = transition(
         before.state, kind=Kind.POLICY_CHANGED, generation=GENERATION, era=ERA, failure_count=0, at=START + 5
     )
-    after = evolve(before, change)
+    after = evolve(before, replace(change, retry_at=START + 9))
     assert (after.policy, after.policy_is_own) == (Policy(failure_threshold=2), True)
     assert (after.version, after.since) == (7, START + 5)
     unchanged = ("state", "generation", "era", "failure_count", "success_count", "failures", "last_failure")
-    unchanged += ("opened_at", "opened_by", "retry_at", "probes", "probes_started", "calm")
+    unchanged += ("opened_at", "opened_by", "probes", "probes_started", "calm")
+    assert after.retry_at == START + 9
     assert [getattr(after, name) for name in unchanged] == [getattr(before, name) for name in unchanged]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +32,9 @@ async def recompute_digest(connection: asyncpg.Connection, batch: asyncpg.Record
     data = io.BytesIO()
     query = _ROWS.format(", ".join(OUTCOME_COLUMNS), writer_id, first, last)
     await connection.copy_from_query(query, output=data, format="binary")
-    digest = hashlib.sha256(data.getvalue()[COPY_HEADER_BYTES:-COPY_TRAILER_BYTES])
+    digest = hashlib.sha256(struct.pack(">qq", writer_id, batch["batch_no"]))
+    digest.update(batch["previous_digest"] or b"")
+    digest.update(data.getvalue()[COPY_HEADER_BYTES:-COPY_TRAILER_BYTES])
     for row in await connection.fetch(
         "SELECT * FROM breaker_transitions WHERE writer_id = $1 AND writer_seq BETWEEN $2 AND $3 ORDER BY writer_seq",
         writer_id,
