@@ -67,7 +67,8 @@ def _instant() -> DateTime:
 def _event_columns() -> list[Column[Any]]:
     """Make the columns of an event, widest first, so that none is padded."""
     return [
-        # The end of the call, on the database's clock; an imported event keeps its own time.
+        # The end of the call, on the database's clock; an imported event keeps its own time. Refusals that were counted
+        # together have the time of the first, since a writer's times never run backwards.
         Column("occurred_at", _instant(), nullable=False),
         Column("user_id", BigInteger, nullable=False),
         # The identity of the event: a run of a process, and the number of the event in that run, from 1.
@@ -178,7 +179,6 @@ states = Table(
         postgresql_include=["user_id"],
         postgresql_where=text("state <> 0"),
     ),
-    Index("breaker_states_tail", "user_id", postgresql_where=text("tail_from IS NOT NULL")),
     comment="What the events say of each breaker: one row a breaker, made by its first event",
     # Room in each page, so that a change of state stays in it and touches no index.
     postgresql_with={"fillfactor": "80"},

@@ -168,7 +168,6 @@ def create_tables_beside_the_log() -> None:
     op.execute(
         "CREATE INDEX breaker_states_not_closed ON breaker_states (state) INCLUDE (user_id) WHERE state <> 0"
     )
-    op.execute("CREATE INDEX breaker_states_tail ON breaker_states (user_id) WHERE tail_from IS NOT NULL")
     op.execute(LEDGER)
     op.execute(POSITION)
     op.execute("INSERT INTO log_position DEFAULT VALUES")

@@ -11,6 +11,7 @@ LANGUAGE plpgsql
 AS $function$
 DECLARE
     change record;
+    transitions integer := 0;
     winners bigint[] := '{}';
     last_position bigint;
 BEGIN
@@ -42,22 +43,23 @@ BEGIN
                 END
             WHERE user_id = change.user_id AND era = change.era;
         ELSIF change.mark = 'run_ended' THEN
-            -- Every failure of a run is marked, so it is known whether one came after this success.
+            -- Every failure of a run is marked, so it is known whether one came after this success. Where none did,
+            -- the sub-select gives no row, and the three become null.
             UPDATE breaker_states SET
-                tail_from = greatest(tail_from, change.at),
+                (tail_from, tail_until, tail_writer) = (
+                    SELECT greatest(tail_from, change.at), tail_until, tail_writer
+                    WHERE tail_until > change.at OR (tail_until = change.at AND tail_writer <> the_writer_id)
+                ),
                 last_failure = CASE
                     WHEN last_failure ->> 'at' > change.last_failure ->> 'at' THEN last_failure
                     ELSE coalesce(nullif(change.last_failure, 'null'), last_failure)
                 END
             WHERE user_id = change.user_id AND era = change.era AND tail_from IS NOT NULL;
-            UPDATE breaker_states SET
-                tail_from = NULL, tail_until = NULL, tail_writer = NULL
-            WHERE user_id = change.user_id AND era = change.era
-                AND (tail_until < change.at OR (tail_until = change.at AND tail_writer = the_writer_id));
         ELSIF change.mark = 'probe_succeeded' THEN
             UPDATE breaker_states SET success_count = success_count + 1
             WHERE user_id = change.user_id AND era = change.era;
         ELSE
+            transitions := transitions + 1;
             UPDATE breaker_states SET
                 state = change.state,
                 version = change.version,
@@ -85,6 +87,10 @@ BEGIN
             END IF;
         END IF;
     END LOOP;
+
+    IF transitions = 0 THEN
+        RETURN;
+    END IF;
 
     UPDATE log_position SET last = last + cardinality(winners)
     WHERE cardinality(winners) > 0
