@@ -19,14 +19,7 @@ from breaker_store.core.policy import Policy
 from breaker_store.errors import EventRefusedError, LogUnavailableError
 from breaker_store.ports import Batch, Fate, StoredBreaker, StoredTransition
 from breaker_store.postgres import loading
-from breaker_store.postgres.codec import (
-    FORMAT,
-    OUTCOME_COLUMNS,
-    PostgresBatch,
-    read_transition,
-    seal,
-    to_datetime,
-)
+from breaker_store.postgres.codec import FORMAT, OUTCOME_COLUMNS, PostgresBatch, seal, to_datetime
 from breaker_store.postgres.connecting import (
     CHECK_VIOLATION,
     STORED_ALREADY,
@@ -38,6 +31,7 @@ from breaker_store.postgres.connecting import (
     unreachable,
 )
 from breaker_store.postgres.partitions import NoPartitionError, OutcomePartitions
+from breaker_store.postgres.stored_events import read_transition
 from breaker_store.runtime.clock import Clock
 
 SMALL_BATCH = 50

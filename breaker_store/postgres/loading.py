@@ -20,15 +20,9 @@ from breaker_store.core.policy import Policy
 from breaker_store.core.rebuild import rebuild_from
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.ports import StoredBreaker
-from breaker_store.postgres.codec import (
-    STATES,
-    microseconds,
-    read_failure,
-    read_outcome,
-    read_policy,
-    read_transition,
-)
+from breaker_store.postgres.codec import STATES, microseconds
 from breaker_store.postgres.connecting import Connection
+from breaker_store.postgres.stored_events import read_failure, read_outcome, read_policy, read_transition
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from breaker_store.core.events import FIRST_TRANSITION_KIND, StoredEvent
 from breaker_store.core.policy import Policy
 from breaker_store.core.rebuild import rebuild
 from breaker_store.core.state import BreakerState
-from breaker_store.postgres.codec import is_known_kind, read_outcome, read_transition
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.loading import read_states
+from breaker_store.postgres.stored_events import is_known_kind, read_outcome, read_transition
 
 ROWS_AT_ONCE = 5_000
 

@@ -11,12 +11,10 @@ taking effect.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import functools
-import inspect
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Self, TypedDict, TypeVar
+from typing import ParamSpec, Self, TypedDict, TypeVar
 
 from breaker_store.core.cleaning import clean_name, clean_text
 from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Report, Reset, decide, permit_of
@@ -32,14 +30,20 @@ from breaker_store.core.policy import MICROSECONDS, Policy, error_name
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.errors import CircuitBreakerOpenError
 from breaker_store.ports import MarkKind
+from breaker_store.runtime.calls import (
+    NOT_CALLED,
+    describe_error,
+    is_call,
+    name_of,
+    not_awaitable,
+    tells_of_the_service,
+)
 from breaker_store.runtime.clock import NANOSECONDS_IN_MICROSECOND, Clock
-from breaker_store.runtime.journal import CalmSuccess, Journal, Marking, Refusals
-from breaker_store.runtime.listeners import Listeners
+from breaker_store.runtime.journal import CalmSuccess, Marking, Refusals
+from breaker_store.runtime.surroundings import Block, Surroundings
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-
-_NOT_CALLED: Any = object()
 
 # To look a member up in its class takes longer than all that is done with it here.
 _CLOSED, _OPEN = CircuitState.CLOSED, CircuitState.OPEN
@@ -56,34 +60,6 @@ class StateDict(TypedDict):
     timeout_seconds: float
     timeout_remaining: float
     last_failure_time: float | None
-
-
-class Surroundings:
-    """What the breakers of one registry share."""
-
-    __slots__ = ("blocks", "clock", "has_store", "journal", "listeners", "monotonic_ns", "unconfirmed")
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.monotonic_ns = clock.monotonic_ns
-        self.journal = Journal()
-        self.listeners = Listeners()
-        self.has_store = False
-        self.blocks: dict[tuple[CircuitBreaker, asyncio.Task[Any] | None], list[_Block]] = {}
-        # Transitions by user that the log has not confirmed yet, oldest first; each was decided on the one before.
-        self.unconfirmed: dict[int, list[Transition]] = {}
-
-    def expect_confirmation(self, user_id: int | None, transition: Transition) -> None:
-        if user_id is not None and self.journal.kept and transition.event_id.writer_seq > 0:
-            self.unconfirmed.setdefault(user_id, []).append(transition)
-
-
-class _Block(NamedTuple):
-    """One `async with` that is under way; `calm` is the breaker's state, if a success does not change it."""
-
-    permit: Permit
-    started_ns: int
-    calm: BreakerState | None
 
 
 class CircuitBreaker:
@@ -158,18 +134,18 @@ class CircuitBreaker:
         permit = None if state.calm else self._admit()
         surroundings = self._surroundings
         monotonic_ns = surroundings.monotonic_ns
-        awaitable = _NOT_CALLED
+        awaitable = NOT_CALLED
         started_ns = monotonic_ns()
         try:
             awaitable = func(*args, **kwargs)
             result = await awaitable
         except BaseException as error:
             ended_ns = monotonic_ns()
-            if not _is_call(func, awaitable):
+            if not is_call(func, awaitable):
                 self._abandon(permit or Permit(state.generation, state.era))
-                raise _not_awaitable(func, awaitable) from error
+                raise not_awaitable(func, awaitable) from error
             self._fail(
-                error, permit or Permit(state.generation, state.era), started_ns, ended_ns, _name(func)
+                error, permit or Permit(state.generation, state.era), started_ns, ended_ns, name_of(func)
             )
             raise
         ended_ns = monotonic_ns()
@@ -178,7 +154,7 @@ class CircuitBreaker:
             try:
                 entry = (self, state, started_ns, ended_ns, func.__name__)
             except Exception:  # noqa: BLE001 - a function without a name, or whose name can't be told, was called
-                entry = (self, state, started_ns, ended_ns, _name(func))
+                entry = (self, state, started_ns, ended_ns, name_of(func))
             journal = surroundings.journal
             pending = journal.pending
             if 0 < len(pending) < journal.limit:
@@ -186,7 +162,7 @@ class CircuitBreaker:
             else:
                 journal.add(entry)
         else:
-            self._succeed(permit or Permit(state.generation, state.era), started_ns, ended_ns, _name(func))
+            self._succeed(permit or Permit(state.generation, state.era), started_ns, ended_ns, name_of(func))
         return result
 
     def __call__(
@@ -203,7 +179,7 @@ class CircuitBreaker:
     async def __aenter__(self) -> Self:
         state = self._state
         permit = self._admit()
-        block = _Block(permit, self._surroundings.monotonic_ns(), state if state.calm else None)
+        block = Block(permit, self._surroundings.monotonic_ns(), state if state.calm else None)
         self._surroundings.blocks.setdefault((self, asyncio.current_task()), []).append(block)
         return self
 
@@ -222,7 +198,7 @@ class CircuitBreaker:
         else:
             self._fail(error, permit, started_ns, ended_ns, None)
 
-    def _leave(self) -> _Block:
+    def _leave(self) -> Block:
         """Find the innermost `async with` of this task, so that tasks may share the object and nest it."""
         blocks = self._surroundings.blocks
         key = (self, asyncio.current_task())
@@ -324,7 +300,7 @@ class CircuitBreaker:
     def _fail(
         self, error: BaseException, permit: Permit, started_ns: int, ended_ns: int, operation: str | None
     ) -> None:
-        if not _tells_of_the_service(error):
+        if not tells_of_the_service(error):
             self._abandon(permit)
             return
         counts = isinstance(error, Exception) and self._state.policy.counts_as_failure(error)
@@ -346,7 +322,7 @@ class CircuitBreaker:
     ) -> Report:
         journal = self._surroundings.journal
         # First, for it calls the user's code: what that does takes numbers of its own.
-        message = None if error is None else _message(error)
+        message = None if error is None else describe_error(error)
         return Report(
             at=self._surroundings.clock.at_us(ended_ns),
             event_id=journal.next_id(),
@@ -388,45 +364,6 @@ class CircuitBreaker:
         if after.calm:
             return Marking(MarkKind.RUN_ENDED, after.last_failure)
         return Marking(MarkKind.FAILED, after.last_failure)
-
-
-def _tells_of_the_service(error: BaseException) -> bool:
-    """Leave out what says nothing of the service: cancellation, the end of the process, another breaker's refusal."""
-    return isinstance(error, Exception) and not isinstance(
-        error, CircuitBreakerOpenError | concurrent.futures.CancelledError
-    )
-
-
-def _is_call(func: object, awaitable: object) -> bool:
-    """Tell a call that failed from something that was no asynchronous call at all."""
-    return callable(func) if awaitable is _NOT_CALLED else inspect.isawaitable(awaitable)
-
-
-def _not_awaitable(func: object, given: object) -> TypeError:
-    if given is _NOT_CALLED:
-        return TypeError(f"a function is needed, not {func!r}")
-    return TypeError(
-        f"{func!r} gave {type(given).__name__}, which can't be awaited: "
-        "a breaker protects functions that give awaitables, such as an async def"
-    )
-
-
-def _name(func: object) -> str | None:
-    while isinstance(func, functools.partial):
-        func = func.func
-    try:
-        name = getattr(func, "__name__", None)
-    except Exception:  # noqa: BLE001 - whoever has no name is called all the same
-        return None
-    return name if isinstance(name, str) else None
-
-
-def _message(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - an exception that can't be printed is still a failure of the call
-        text = "(the error could not be printed)"
-    return clean_text(text)
 
 
 def _clean(text: str | None) -> str | None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import tenacity
 
-from breaker_store.core.events import Failure, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.errors import EventRefusedError, LedgerError, LogUnavailableError
 from breaker_store.ports import Batch, EventLog, Fate
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.cutting import BatchCutter
+from breaker_store.runtime.dividing import divide, is_bare
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT, Journal
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 FLUSH_INTERVAL_SECONDS: Final = 0.02
 BATCH_SIZE: Final = 1_000
 LONGEST_PAUSE_SECONDS: Final = 5.0
-_TEXT_COLUMNS: Final = 3
-_REFUSED: Final = "(the database refused this event's texts:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +186,9 @@ class Recorder:
             fates = await self._append(batch)
         except EventRefusedError as error:
             self._last_error = str(error)
-            for part in _parts(batch, error):
+            for part in divide(batch, error):
                 await self._deliver(part)
-            if batch.event_count == 1 and _is_bare(batch):
+            if batch.event_count == 1 and is_bare(batch):
                 self._set_aside += 1
                 self._owed |= batch.newcomers
                 logger.exception("event %d-%d was refused and is set aside", batch.writer_id, batch.first_seq)
@@ -250,65 +248,3 @@ class Recorder:
     def _fail_if_ended(self) -> None:
         if self._task is None or self._task.done() or self._journal.writer_id != self._writer_id:
             raise LedgerError(self._last_error or "the recorder does not run")
-
-
-def _parts(batch: Batch, error: EventRefusedError) -> Iterator[Batch]:
-    """Divide a refused batch: by half, or a single outcome into one without its texts; nothing if there is no other."""
-    if batch.event_count > 1:
-        middle = (batch.first_seq + batch.last_seq) // 2
-        yield from filter(
-            _has_events, (_between(batch, 0, middle), _between(batch, middle + 1, batch.last_seq))
-        )
-    elif not _is_bare(batch):
-        yield _bare(batch, f"{_REFUSED} {error})")
-
-
-def _bare(batch: Batch, note: str) -> Batch:
-    """Leave out the texts of a single event: what they tell of is counted all the same."""
-    return replace(
-        batch,
-        outcomes=[(*row[:-_TEXT_COLUMNS], None, None, note) for row in batch.outcomes],
-        transitions=[
-            each._replace(transition=_bare_transition(each.transition, note)) for each in batch.transitions
-        ],
-        marks=[mark._replace(last_failure=_bare_failure(mark.last_failure)) for mark in batch.marks],
-    )
-
-
-def _bare_transition(transition: Transition, note: str) -> Transition:
-    causes = tuple(
-        replace(cause, error_type=None, error_message=None, operation=None) for cause in transition.causes
-    )
-    last_failure = _bare_failure(transition.last_failure)
-    return replace(transition, reason=note, actor=None, causes=causes, last_failure=last_failure)
-
-
-def _bare_failure(failure: Failure | None) -> Failure | None:
-    return failure and replace(failure, error_type=None, error_message=None, operation=None)
-
-
-def _is_bare(batch: Batch) -> bool:
-    """Tell whether a single event has lost its texts already."""
-    notes = [row[-1] for row in batch.outcomes] + [each.transition.reason for each in batch.transitions]
-    return (notes[0] or "").startswith(_REFUSED)
-
-
-def _has_events(batch: Batch) -> bool:
-    return batch.event_count > 0
-
-
-def _between(batch: Batch, first: int, last: int) -> Batch:
-    outcomes = [row for row in batch.outcomes if first <= row[2] <= last]
-    transitions = [each for each in batch.transitions if first <= each.transition.event_id.writer_seq <= last]
-    numbers = [row[2] for row in outcomes] + [each.transition.event_id.writer_seq for each in transitions]
-    times = [row[0] for row in outcomes] + [each.transition.at for each in transitions]
-    return replace(
-        batch,
-        first_seq=min(numbers, default=0),
-        last_seq=max(numbers, default=0),
-        earliest=min(times, default=0),
-        latest=max(times, default=0),
-        outcomes=outcomes,
-        transitions=transitions,
-        marks=[mark for mark in batch.marks if first <= mark.writer_seq <= last],
-    )

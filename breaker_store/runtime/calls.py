@@ -1,0 +1,56 @@
+"""What a protected call was, and what its end tells of the service."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import inspect
+from typing import Any
+
+from breaker_store.core.cleaning import clean_text
+from breaker_store.errors import CircuitBreakerOpenError
+
+NOT_CALLED: Any = object()
+"""Stands for what a function gave before it was called."""
+
+
+def tells_of_the_service(error: BaseException) -> bool:
+    """Leave out what says nothing of the service: cancellation, the end of the process, another breaker's refusal."""
+    return isinstance(error, Exception) and not isinstance(
+        error, CircuitBreakerOpenError | concurrent.futures.CancelledError
+    )
+
+
+def is_call(func: object, awaitable: object) -> bool:
+    """Tell a call that failed from something that was no asynchronous call at all."""
+    return callable(func) if awaitable is NOT_CALLED else inspect.isawaitable(awaitable)
+
+
+def not_awaitable(func: object, given: object) -> TypeError:
+    """Make the error for what was no asynchronous call."""
+    if given is NOT_CALLED:
+        return TypeError(f"a function is needed, not {func!r}")
+    return TypeError(
+        f"{func!r} gave {type(given).__name__}, which can't be awaited: "
+        "a breaker protects functions that give awaitables, such as an async def"
+    )
+
+
+def name_of(func: object) -> str | None:
+    """Give a function's name, a partial's by what it wraps; None for whoever has none, or one that is no text."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    try:
+        name = getattr(func, "__name__", None)
+    except Exception:  # noqa: BLE001 - whoever has no name is called all the same
+        return None
+    return name if isinstance(name, str) else None
+
+
+def describe_error(error: BaseException) -> str:
+    """Give an exception's text, without secrets and cut, whatever its `__str__` does."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an exception that can't be printed is still a failure of the call
+        text = "(the error could not be printed)"
+    return clean_text(text)
