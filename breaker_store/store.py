@@ -153,10 +153,12 @@ class BreakerStore:
         self._following = asyncio.create_task(self._follower.run(), name="breaker-store follower")
 
     async def _stop(self, drain_seconds: float) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
-        await self.recorder.close(drain_seconds)
+        try:
+            if self._following is not None:
+                self._following.cancel()
+                await asyncio.gather(self._following, return_exceptions=True)
+        finally:
+            await self.recorder.close(drain_seconds)
 
     async def _load(self) -> None:
         with _without_garbage_collection():

@@ -28,6 +28,7 @@ from breaker_store.errors import NotMigratedError, SchemaBehindError, SchemaTooN
 from breaker_store.postgres.migrating import downgrade
 from breaker_store.settings import DATA_DIR_VARIABLE, DATABASE_URL_VARIABLE
 from tests.conftest import make_database
+from tests.postgres.proxy import Proxy
 
 USER = 101
 QUICK = Policy(failure_threshold=2, timeout_seconds=30, success_threshold=2)
@@ -143,6 +144,24 @@ async def test_a_database_that_refuses_connections_is_an_error_at_once(unused_tc
 async def test_a_database_that_is_not_there_is_an_error(database_url: str) -> None:
     with pytest.raises(LogUnavailableError):
         await open_and_close(database_url=database_url.replace("/breaker_store_test", "/missing"))
+
+
+async def test_a_connection_that_is_lost_at_its_first_question_is_an_error(database_url: str) -> None:
+    async with Proxy.to(database_url) as proxy:
+        proxy.cut_at = b"SELECT (extract(epoch FROM clock_timestamp())"
+        with pytest.raises(LogUnavailableError):
+            await open_and_close(database_url=proxy.url)
+        assert proxy.cuts == 1
+
+
+async def test_a_database_that_makes_no_partitions_in_time_is_an_error(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("ALTER FUNCTION ensure_outcome_partitions SET lock_timeout = '50ms'")
+    async with connection.transaction():
+        await connection.execute("SELECT ensure_outcome_partitions('1970-01-01', '1970-01-01')")
+        with pytest.raises(LogUnavailableError, match="lock timeout"):
+            await open_and_close(database_url=database_url)
 
 
 async def test_a_store_that_could_not_be_opened_leaves_the_registry_in_memory(

@@ -23,7 +23,14 @@ SESSION_SETTINGS = {
     "timezone": "UTC",
 }
 
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# The last of them stands for a connection that is in the middle of something: of its end, if the server said goodbye.
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """What the driver raises when there is no connection to be had."""
 
 STORED_ALREADY = "BS000"

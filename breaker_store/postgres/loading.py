@@ -15,7 +15,7 @@ from typing import Any
 
 import asyncpg
 
-from breaker_store.core.events import CircuitState, EventId, Outcome
+from breaker_store.core.events import CircuitState, EventId, Kind, Outcome, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.core.rebuild import rebuild_from
 from breaker_store.core.state import BreakerState, evolve
@@ -38,23 +38,23 @@ FROM breaker_states
 WHERE state = 0 AND tail_from IS NULL AND (version > 0 OR last_failure IS NOT NULL OR policy_is_own)
 """
 
-# For a breaker that is open or half-open its last transition; for a closed one the failures since the last success,
+# For a breaker that is open or half-open its newest transitions, of which the last may be one that only a newer
+# version can read; for a closed one the failures since the last success,
 # or since the bound `tail_from` if there is none, so that only the partitions needed are opened.
 _UNSETTLED = """
 SELECT
     state.user_id, state.state, state.version, state.last_writer_id, state.last_writer_seq, state.generation, state.era, state.since, state.success_count,
     state.last_failure, state.policy, state.policy_is_own, state.tail_until,
     (extract(epoch FROM state.retry_at - clock_timestamp()) * 1000000)::bigint AS remaining_us,
-    newest.last_transition, counted.failure
+    CASE WHEN state.state <> 0 THEN ARRAY(
+        SELECT transition
+        FROM breaker_transitions AS transition
+        WHERE transition.user_id = state.user_id AND transition.position IS NOT NULL
+        ORDER BY transition.version DESC
+        LIMIT 5
+    ) END AS newest,
+    counted.failure
 FROM breaker_states AS state
-LEFT JOIN LATERAL (
-    SELECT transition AS last_transition
-    FROM breaker_transitions AS transition
-    WHERE transition.user_id = state.user_id AND transition.position IS NOT NULL
-        AND transition.kind BETWEEN 10 AND 18 AND state.state <> 0
-    ORDER BY transition.version DESC
-    LIMIT 1
-) AS newest ON true
 LEFT JOIN LATERAL (
     SELECT outcome AS failure
     FROM breaker_outcomes AS outcome
@@ -213,23 +213,14 @@ def _read_unsettled(rows: list[asyncpg.Record], policy: Policy) -> StoredBreaker
 
 
 def _open_state(row: asyncpg.Record, policy: Policy) -> BreakerState:
-    """Give the state of a breaker that is open or half-open, from the last transition whose kind is known."""
-    known = row["last_transition"]
-    state = rebuild_from(policy, [] if known is None else [read_transition(known).transition], ())
-    if state.version == row["version"]:
-        return state
-    logger.error(
-        "breaker %s: transitions after version %d come from a newer version of breaker-store and are passed over",
-        row["user_id"],
-        state.version,
-    )
-    return replace(
-        state,
-        version=row["version"],
-        last_transition=EventId(row["last_writer_id"], row["last_writer_seq"]),
-        generation=row["generation"],
-        era=row["era"],
-    )
+    """Give the state of a breaker that is open or half-open: from the last transition that can be read."""
+    chain: list[Transition] = []
+    for stored in row["newest"]:
+        chain.insert(0, read_transition(stored).transition)
+        if chain[0].kind is not Kind.UNRECOGNIZED:
+            break
+        logger.error("breaker %s: %s", row["user_id"], chain[0].reason)
+    return rebuild_from(policy, chain, ())
 
 
 def _failures(rows: list[asyncpg.Record]) -> list[Outcome]:

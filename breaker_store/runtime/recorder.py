@@ -125,11 +125,17 @@ class Recorder:
         return left
 
     async def _end(self) -> int:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            left = self._leave_journal()
+        return left
+
+    def _leave_journal(self) -> int:
         if self._journal.writer_id != self._writer_id:
             return 0  # a forked child has begun anew; what waited is its parent's
         self._say_what_was_given_up()

@@ -22,7 +22,8 @@ class Proxy:
         url: the database, by way of this proxy.
         answers_to_lose: how many answers that end a transaction are kept from the client; with each, its connection
             is cut.
-        lost: is set once the last of them was lost.
+        cut_at: a question, or a part of it, with which a connection is cut before it is passed on; None for none.
+        cuts: how often that was done.
 
     """
 
@@ -30,9 +31,12 @@ class Proxy:
         self._target = conninfo_to_dict(database_url)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._port = 0
         self.answers_to_lose = 0
+        self.cut_at: bytes | None = None
+        self.cuts = 0
 
     @classmethod
     @asynccontextmanager
@@ -68,10 +72,17 @@ class Proxy:
         for writer in self._connections:
             writer.transport.abort()
         self._connections.clear()
+        self._clients.clear()
+
+    def say(self, message: bytes) -> None:
+        """Tell all clients something that their server did not say."""
+        for writer in self._clients:
+            writer.write(message)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         their_reader, their_writer = await self._connect()
         pair = {writer, their_writer}
+        self._clients.add(writer)
         self._connections |= pair
         self._begin(self._pump(reader, their_writer, pair, from_server=False))
         self._begin(self._pump(their_reader, writer, pair, from_server=True))
@@ -100,6 +111,9 @@ class Proxy:
                 if from_server and self.answers_to_lose and data.endswith(IDLE):
                     self.answers_to_lose -= 1
                     break
+                if not from_server and self.cut_at is not None and self.cut_at in data:
+                    self.cuts += 1
+                    break
                 writer.write(data)
                 await writer.drain()
         except OSError:
@@ -107,3 +121,4 @@ class Proxy:
         for each in pair:
             each.transport.abort()
         self._connections -= pair
+        self._clients -= pair

@@ -12,7 +12,8 @@ from typing import Any
 import asyncpg
 
 from breaker_store.core.events import StoredEvent
-from breaker_store.postgres.codec import OUTCOME_COLUMNS, read_outcome, read_transition
+from breaker_store.postgres.codec import OUTCOME_COLUMNS
+from breaker_store.postgres.stored_events import read_outcome, read_transition
 
 COPY_HEADER_BYTES, COPY_TRAILER_BYTES = 19, 2
 

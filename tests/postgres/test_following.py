@@ -8,9 +8,18 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from breaker_store import BreakerStore, CircuitBreakerOpenError, CircuitState, Policy
+from breaker_store import (
+    BreakerStore,
+    CircuitBreakerOpenError,
+    CircuitBreakerRegistry,
+    CircuitState,
+    Policy,
+)
 from breaker_store.core.events import Kind, Outcome, Transition, Verdict
 from breaker_store.core.rebuild import rebuild
+from breaker_store.postgres.event_log import PostgresEventLog
+from breaker_store.runtime.clock import ManualClock
+from breaker_store.runtime.follower import Follower
 from tests.postgres.living import QUICK, USER, Ear, fail, ok, timeless, trip
 from tests.postgres.stored import read_events
 
@@ -171,6 +180,39 @@ async def test_a_count_under_way_survives_a_change_of_policy_that_lost(
     expected = timeless(rebuild(QUICK, await read_events(connection, USER)))
     assert expected.failure_count == 2
     assert timeless(other.registry.get_breaker(USER).state) == expected
+
+
+async def test_a_shorter_timeout_set_while_a_breaker_is_open_holds_here_elsewhere_and_after_a_restart(
+    store: BreakerStore, other: BreakerStore, database_url: str
+) -> None:
+    ear = Ear(other.registry)
+    await trip(store.registry.get_breaker(USER))
+    await ear.wait_for_kind(Kind.OPENED)
+    store.registry.set_policy(USER, Policy(failure_threshold=2, timeout_seconds=12))
+    await ear.wait_for_kind(Kind.POLICY_CHANGED)
+    async with BreakerStore.open(database_url=database_url, policy=QUICK) as again:
+        waits = [each.registry.get_breaker(USER).get_state() for each in (store, other, again)]
+    assert [wait["timeout_remaining"] for wait in waits] == pytest.approx([12, 12, 12], abs=4)
+
+
+async def test_a_wait_is_as_long_as_the_database_says_though_its_clock_was_measured_before_it_was_set_back(
+    store: BreakerStore, database_url: str
+) -> None:
+    """This process's clock leaps instead, which looks the same from here."""
+    clock = ManualClock()
+    registry = CircuitBreakerRegistry(policy=QUICK, clock=clock)
+    log = PostgresEventLog(database_url, clock)
+    await log.open()
+    clock.advance(3_600)
+    await trip(store.registry.get_breaker(USER))
+    await store.flush()
+    await Follower(registry, log, 0).poll()
+    await log.close()
+    clock.advance(24)
+    with pytest.raises(CircuitBreakerOpenError):
+        await registry.get_breaker(USER).call(ok)
+    clock.advance(6)
+    assert await registry.get_breaker(USER).call(ok) == "sent"
 
 
 async def test_what_a_newer_version_wrote_is_passed_over_and_said(

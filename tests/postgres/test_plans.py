@@ -124,3 +124,27 @@ async def test_fates_are_found_by_the_identity_of_events(filled: asyncpg.Connect
     await filled.execute("SET enable_seqscan = off")
     nodes = await explain(filled, _FATES, 2, [1])
     assert [node["Index Name"] for node in nodes if "Index Name" in node] == ["breaker_transitions_identity"]
+
+
+# Of some users hundreds of transitions.
+TRANSITIONS = """
+INSERT INTO breaker_events (
+    occurred_at, user_id, writer_id, writer_seq, position, generation, era, version, kind, details, details_version
+)
+SELECT
+    clock_timestamp(), number % 40, 3, number, 1 + number, number, 7, 2 + number / 40, 13,
+    jsonb_build_object('causes', repeat('text ', 100)), 1
+FROM generate_series(1, 20000) AS number;
+
+UPDATE log_position SET last = 20001;
+
+ANALYZE;
+"""
+
+
+async def test_start_up_compares_rows_with_the_log_by_one_look_up_a_row(filled: asyncpg.Connection) -> None:
+    await filled.execute(TRANSITIONS)
+    nodes = await explain(filled, loading._CONTRADICTIONS)
+    reading = [node for node in nodes if node.get("Relation Name") == "breaker_transitions"]
+    assert [node.get("Index Name") for node in reading] == ["breaker_transitions_version"]
+    assert rows_read(nodes, "breaker_transitions") <= USERS

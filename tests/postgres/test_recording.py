@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +25,13 @@ Pause = Callable[[float], Awaitable[None]]
 
 BACKENDS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'breaker-store'"
 WAITING = f"{BACKENDS} AND wait_event_type = 'Lock'"
+TIME_QUESTION = b"SELECT (extract(epoch FROM clock_timestamp())"
+# ErrorResponse, as a server that is shut down sends it to idle connections.
+GOODBYE_FIELDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+GOODBYE = b"E" + struct.pack(">i", 4 + len(GOODBYE_FIELDS)) + GOODBYE_FIELDS
+IMPATIENT = "ALTER FUNCTION ensure_outcome_partitions SET lock_timeout = '50ms'"
+MAKE_PARTITIONS = "SELECT ensure_outcome_partitions(current_date, current_date)"
+LEAF = "SELECT tableoid::regclass::text FROM breaker_outcomes"
 TERMINATE = "SELECT pg_terminate_backend(pid, 5000) FROM ({}) AS found"
 
 
@@ -158,6 +166,62 @@ async def test_events_are_stored_once_when_the_answer_to_the_commit_is_lost(
     assert await connection.fetchval("SELECT last FROM log_position") == 1
 
 
+async def test_a_server_that_has_said_goodbye_and_not_hung_up_yet_is_gone_all_the_same(
+    proxy: Proxy, connection: asyncpg.Connection
+) -> None:
+    async with recording(proxy.url, no_pause) as process:
+        await call_often(process.breaker, 1)
+        await process.recorder.flush()
+        proxy.say(GOODBYE)
+        await connection.execute("SELECT 1")
+        await call_often(process.breaker, 1)
+        await process.recorder.flush()
+    assert await numbers(connection) == [1, 2]
+
+
+async def test_a_reconnect_that_is_lost_at_its_first_question_is_tried_again(
+    proxy: Proxy, connection: asyncpg.Connection
+) -> None:
+    async def let_questions_through_after_one(_seconds: float) -> None:
+        if proxy.cuts:
+            proxy.cut_at = None
+
+    async with recording(proxy.url, let_questions_through_after_one) as process:
+        await call_often(process.breaker, 1)
+        await process.recorder.flush()
+        proxy.cut_at = TIME_QUESTION
+        proxy.cut()
+        await call_often(process.breaker, 3)
+        await process.recorder.flush()
+        assert proxy.cuts == 1
+        assert "can't be reached" in str(process.recorder.stats().last_error)
+    assert await numbers(connection) == [1, 2, 3, 4]
+
+
+async def test_a_reconnect_that_has_to_wait_too_long_for_partitions_is_tried_again(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
+    troubles: list[str] = []
+    waiting = connection.transaction()
+
+    async def give_way_at_the_second(_seconds: float) -> None:
+        troubles.append(str(process.recorder.stats().last_error))
+        if len(troubles) == 2:
+            await waiting.rollback()
+
+    await connection.execute(IMPATIENT)
+    async with recording(database_url, give_way_at_the_second) as process:
+        await call_often(process.breaker, 1)
+        await process.recorder.flush()
+        await connection.execute(f"DROP TABLE {await connection.fetchval(LEAF)}")
+        await waiting.start()
+        await connection.execute(MAKE_PARTITIONS)
+        await call_often(process.breaker, 3)
+        await process.recorder.flush()
+    assert ["no partition" in troubles[0], "lock timeout" in troubles[1]] == [True, True]
+    assert await numbers(connection) == [2, 3, 4]
+
+
 async def test_while_postgres_is_away_the_queue_is_bounded_and_what_gives_way_is_counted_and_said(
     proxy: Proxy, connection: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -251,6 +315,24 @@ async def test_closing_tells_how_much_is_left_when_the_time_to_store_it_is_over(
         await call_often(process.breaker, 7)
         assert await process.recorder.close(0.05) == 7
     assert "7 events were not stored" in caplog.text
+
+
+async def test_what_was_given_up_is_said_and_counted_though_the_store_closes_while_postgres_is_away(
+    proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    paused = asyncio.Event()
+
+    async def pause_for_ever(_seconds: float) -> None:
+        paused.set()
+        await asyncio.get_running_loop().create_future()
+
+    async with recording(proxy.url, pause_for_ever, queue_limit=20, drain_seconds=0) as process:
+        await proxy.close()
+        await call_often(process.breaker, 1)
+        await paused.wait()
+        await call_often(process.breaker, 100)
+    assert process.recorder.stats().given_up == 80
+    assert "80 events were given up" in caplog.text
 
 
 async def test_a_recorder_that_finds_its_number_taken_stops_and_says_so(

@@ -291,6 +291,36 @@ def test_a_listener_is_called_in_one_event_loop_after_another(
     assert len(heard.news) == 2
 
 
+def test_an_async_listener_whose_event_loop_was_closed_under_it_hears_what_comes_in_the_next(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    heard, begun = Heard(), asyncio.Event()
+
+    async def listen(user_id: int | None, transition: Transition) -> None:
+        if not begun.is_set():
+            begun.set()
+            await asyncio.get_running_loop().create_future()
+        heard(user_id, transition)
+
+    registry.subscribe(listen)
+
+    async def reset(user_id: int) -> None:
+        registry.get_breaker(user_id).reset()
+        await begun.wait()
+
+    closed_early = asyncio.new_event_loop()
+    closed_early.run_until_complete(reset(1))
+    closed_early.close()
+
+    async def reset_and_hear() -> None:
+        await reset(2)
+        await reset(3)
+        await heard.have(2)
+
+    asyncio.run(reset_and_hear())
+    assert [user_id for user_id, _ in heard.news] == [2, 3]
+
+
 async def test_a_breaker_with_no_listeners_makes_no_task(registry: CircuitBreakerRegistry) -> None:
     before = asyncio.all_tasks()
     registry.get_breaker(USER).reset()
