@@ -39,12 +39,12 @@ WHERE state = 0 AND tail_from IS NULL AND (version > 0 OR last_failure IS NOT NU
 """
 
 # For a breaker that is open or half-open its newest transitions, of which the last may be one that only a newer
-# version can read; for a closed one the failures since the last success,
-# or since the bound `tail_from` if there is none, so that only the partitions needed are opened.
+# version can read; for a closed one the failures since the last success, or since the bound `tail_from` if there is
+# none, so that only the partitions needed are opened.
 _UNSETTLED = """
 SELECT
-    state.user_id, state.state, state.version, state.last_writer_id, state.last_writer_seq, state.generation, state.era, state.since, state.success_count,
-    state.last_failure, state.policy, state.policy_is_own, state.tail_until,
+    state.user_id, state.state, state.version, state.last_writer_id, state.last_writer_seq, state.generation, state.era,
+    state.since, state.success_count, state.last_failure, state.policy, state.policy_is_own, state.tail_until,
     (extract(epoch FROM state.retry_at - clock_timestamp()) * 1000000)::bigint AS remaining_us,
     CASE WHEN state.state <> 0 THEN ARRAY(
         SELECT transition

@@ -111,14 +111,19 @@ class Follower:
         waiting = self._unconfirmed(user_id)
         if waiting and waiting[0].version <= transition.version:
             if transition.kind is Kind.POLICY_CHANGED:
-                # It begins no count: what the current one holds stands in the log.
+                # It begins no count: what the current one holds stands in the log, which may be further by now.
                 await self._take_on_stored(user_id)
-            self._adopt(breaker, self._after(None, news), transition)
+                self._tell(news)
+            else:
+                self._adopt(breaker, self._after(None, news), transition)
         elif transition.version > breaker.state.version:
             self._adopt(breaker, self._after(breaker.state, news), transition)
         else:  # taken on already, when one of this process lost to it; its listeners have not heard of it
-            shifted = transition.shifted(-self._log.correction_us)
-            self._registry.surroundings.listeners.tell(user_id, shifted)
+            self._tell(news)
+
+    def _tell(self, news: StoredTransition) -> None:
+        shifted = news.transition.shifted(-self._log.correction_us)
+        self._registry.surroundings.listeners.tell(news.user_id, shifted)
 
     def _after(self, state: BreakerState | None, news: StoredTransition) -> BreakerState:
         policy = self._registry.policy
