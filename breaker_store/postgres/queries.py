@@ -36,14 +36,13 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from breaker_store.core.events import CircuitState, EventId, Kind
-from breaker_store.core.policy import MICROSECONDS
 from breaker_store.errors import LogUnavailableError, StoreError, UnknownBreakerError
 from breaker_store.ports import StoredBreaker
 from breaker_store.postgres import loading, tables
 from breaker_store.postgres.codec import STATE_NUMBERS, microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection, connect, described
 from breaker_store.postgres.history import EventItem, TransitionItem, read_event_item, read_transition_item
-from breaker_store.runtime.breaker import StateDict
+from breaker_store.runtime.breaker import StateDict, describe_state
 
 IDS_LIMIT: Final = 1_000
 """How many user ids a summary lists for each state at most."""
@@ -226,19 +225,9 @@ async def breaker_state(connection: AsyncConnection, user_id: int) -> StateDict:
 
 def describe(stored: StoredBreaker) -> StateDict:
     """Put a stored breaker into the words of `CircuitBreaker.get_state`."""
-    state = stored.state
     # As everywhere a wait is read: never more than the whole of it, whatever the clocks say.
-    remaining_us = min(max(0, stored.remaining_us or 0), state.policy.timeout_us)
-    return {
-        "state": state.state.value,
-        "failure_count": state.failure_count,
-        "success_count": state.success_count,
-        "failure_threshold": state.policy.failure_threshold,
-        "success_threshold": state.policy.success_threshold,
-        "timeout_seconds": state.policy.timeout_seconds,
-        "timeout_remaining": remaining_us / MICROSECONDS,
-        "last_failure_time": state.last_failure.at / MICROSECONDS if state.last_failure else None,
-    }
+    remaining_us = min(max(0, stored.remaining_us or 0), stored.state.policy.timeout_us)
+    return describe_state(stored.state, remaining_us)
 
 
 async def transitions(

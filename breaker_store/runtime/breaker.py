@@ -14,7 +14,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import ParamSpec, Self, TypedDict, TypeVar
+from typing import Literal, ParamSpec, Self, TypedDict, TypeVar
 
 from breaker_store.core.cleaning import clean_name, clean_text
 from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Report, Reset, decide, permit_of
@@ -60,6 +60,20 @@ class StateDict(TypedDict):
     timeout_seconds: float
     timeout_remaining: float
     last_failure_time: float | None
+
+
+def describe_state(state: BreakerState, remaining_us: int) -> StateDict:
+    """Put a state into the words of `StateDict`; `remaining_us` is how long it still refuses, 0 unless open."""
+    return {
+        "state": state.state.value,
+        "failure_count": state.failure_count,
+        "success_count": state.success_count,
+        "failure_threshold": state.policy.failure_threshold,
+        "success_threshold": state.policy.success_threshold,
+        "timeout_seconds": state.policy.timeout_seconds,
+        "timeout_remaining": remaining_us / MICROSECONDS,
+        "last_failure_time": state.last_failure.at / MICROSECONDS if state.last_failure else None,
+    }
 
 
 class CircuitBreaker:
@@ -215,17 +229,7 @@ class CircuitBreaker:
         return block
 
     def get_state(self) -> StateDict:
-        state, now = self._state, self._surroundings.clock.now_us()
-        return {
-            "state": state.state.value,
-            "failure_count": state.failure_count,
-            "success_count": state.success_count,
-            "failure_threshold": state.policy.failure_threshold,
-            "success_threshold": state.policy.success_threshold,
-            "timeout_seconds": state.policy.timeout_seconds,
-            "timeout_remaining": state.remaining_us(now) / MICROSECONDS,
-            "last_failure_time": state.last_failure.at / MICROSECONDS if state.last_failure else None,
-        }
+        return describe_state(self._state, self._state.remaining_us(self._surroundings.clock.now_us()))
 
     def reset(self, *, actor: str | None = None, reason: str | None = None) -> None:
         """Close the breaker and forget its failures, whatever its state; who and why go into the log."""
@@ -294,7 +298,7 @@ class CircuitBreaker:
         )
 
     def _succeed(self, permit: Permit, started_ns: int, ended_ns: int, operation: str | None) -> None:
-        command = self._report(Kind.SUCCESS, permit, started_ns, ended_ns, operation, None)
+        command = self._report(Kind.SUCCESS, permit, started_ns, ended_ns, operation)
         self._take_on(decide(self._state, command))
 
     def _fail(
@@ -303,9 +307,10 @@ class CircuitBreaker:
         if not tells_of_the_service(error):
             self._abandon(permit)
             return
-        counts = isinstance(error, Exception) and self._state.policy.counts_as_failure(error)
-        kind = Kind.FAILURE if counts else Kind.SUCCESS
-        command = self._report(kind, permit, started_ns, ended_ns, operation, error)
+        failed = self._state.policy.counts_as_failure(error)
+        command = self._report(
+            Kind.FAILURE if failed else Kind.SUCCESS, permit, started_ns, ended_ns, operation, error
+        )
         self._take_on(decide(self._state, command))
 
     def _abandon(self, permit: Permit) -> None:
@@ -313,12 +318,12 @@ class CircuitBreaker:
 
     def _report(  # noqa: PLR0913, PLR0917 - one call's facts
         self,
-        kind: Kind,
+        kind: Literal[Kind.SUCCESS, Kind.FAILURE],
         permit: Permit,
         started_ns: int,
         ended_ns: int,
         operation: str | None,
-        error: BaseException | None,
+        error: Exception | None = None,
     ) -> Report:
         journal = self._surroundings.journal
         # First, for it calls the user's code: what that does takes numbers of its own.
@@ -327,7 +332,7 @@ class CircuitBreaker:
             at=self._surroundings.clock.at_us(ended_ns),
             event_id=journal.next_id(),
             era=journal.draw_era(),
-            kind=Kind.FAILURE if kind is Kind.FAILURE else Kind.SUCCESS,
+            kind=kind,
             permit=permit,
             duration_us=(ended_ns - started_ns) // NANOSECONDS_IN_MICROSECOND,
             operation=None if operation is None else clean_name(operation),

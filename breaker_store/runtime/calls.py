@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import inspect
-from typing import Any
+from typing import Any, TypeGuard
 
 from breaker_store.core.cleaning import clean_text
 from breaker_store.errors import CircuitBreakerOpenError
@@ -14,7 +14,7 @@ NOT_CALLED: Any = object()
 """Stands for what a function gave before it was called."""
 
 
-def tells_of_the_service(error: BaseException) -> bool:
+def tells_of_the_service(error: BaseException) -> TypeGuard[Exception]:
     """Leave out what says nothing of the service: cancellation, the end of the process, another breaker's refusal."""
     return isinstance(error, Exception) and not isinstance(
         error, CircuitBreakerOpenError | concurrent.futures.CancelledError
