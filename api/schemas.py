@@ -14,6 +14,7 @@ from breaker_store.core.cleaning import TEXT_LIMIT
 from breaker_store.core.events import Kind
 from breaker_store.postgres.history import STORED_KINDS, EventItem, TransitionItem
 from breaker_store.postgres.queries import DEFAULT_PAGE, LARGEST_PAGE, Cursor, HistoryFilter, Summary
+from breaker_store.postgres.recorders import DEFAULT_HOURS, RecorderItem
 from breaker_store.runtime.registry import USER_IDS
 
 _KINDS: Final = {kind.label: kind for kind in STORED_KINDS}
@@ -106,6 +107,19 @@ class TransitionsQuery(HistoryQuery):
     kind: list[TransitionKindName] = Field([], description="Only these kinds; may be given several times.")
 
 
+class RecordersQuery(BaseModel):
+    """Which recorders are listed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since_hours: int = Field(
+        DEFAULT_HOURS,
+        ge=1,
+        le=8_760,
+        description="Those that have reported in so many hours, or of whose events something was found missing.",
+    )
+
+
 class ResetRequest(BaseModel):
     """Why a breaker is reset; kept with the reset."""
 
@@ -164,3 +178,8 @@ class EventsAnswer(Answer):
     user_id: int
     events: list[EventItem]
     next_cursor: str | None = Field(description="Where the next page begins; null at the end.")
+
+
+class RecordersAnswer(Answer):
+    recorders: list[RecorderItem] = Field(description="Newest report first, at most 1,000.")
+    truncated: bool = Field(description="Whether there are more.")

@@ -25,7 +25,17 @@ from breaker_store.core.events import (
 from breaker_store.core.policy import Policy
 from breaker_store.core.rebuild import ChainHead, rebuild
 from breaker_store.errors import LedgerError
-from breaker_store.ports import Batch, Fate, OutcomeRow, StoredBreaker, StoredTransition, UserTransition
+from breaker_store.ports import (
+    Batch,
+    Fate,
+    Gap,
+    LedgerHead,
+    OutcomeRow,
+    RecorderReport,
+    StoredBreaker,
+    StoredTransition,
+    UserTransition,
+)
 from breaker_store.runtime.clock import Clock
 
 _KINDS: dict[int, OutcomeKind] = {1: Kind.SUCCESS, 2: Kind.FAILURE, 3: Kind.REJECTED}
@@ -45,6 +55,8 @@ class MemoryEventLog:
     Attributes:
         events: by user, in the order of arrival; transitions that won carry their position.
         batches: the ledger, by writer and number.
+        gaps: what is missing, by writer, in the order in which it was told.
+        reports: the last one of each writer.
 
     """
 
@@ -52,6 +64,9 @@ class MemoryEventLog:
         """Make an empty log; `clock` is the registry's, so that waits are told as it sees them."""
         self.events: defaultdict[int, list[StoredEvent]] = defaultdict(list)
         self.batches: dict[tuple[int, int], MemoryBatch] = {}
+        self.gaps: defaultdict[int, list[Gap]] = defaultdict(list)
+        self.reports: dict[int, RecorderReport] = {}
+        self._ledger_heads: dict[int, LedgerHead] = {}
         self._clock = clock or Clock()
         self._heads: defaultdict[int, ChainHead] = defaultdict(ChainHead)
         self._chain: list[UserTransition] = []
@@ -73,6 +88,12 @@ class MemoryEventLog:
             self._store(sealed)
         numbers = sorted(each.transition.event_id for each in batch.transitions)
         return [self._fates[event_id] for event_id in numbers]
+
+    async def ledger_head(self, writer_id: int) -> LedgerHead | None:
+        return self._ledger_heads.get(writer_id)
+
+    async def report(self, report: RecorderReport) -> None:
+        self.reports[report.writer_id] = report
 
     async def read_breaker(self, user_id: int, policy: Policy) -> StoredBreaker | None:
         if user_id not in self.events:
@@ -114,7 +135,9 @@ class MemoryEventLog:
     def _store(self, sealed: MemoryBatch) -> None:
         batch = sealed.batch
         self.batches[batch.writer_id, batch.batch_no] = sealed
+        self._ledger_heads[batch.writer_id] = LedgerHead(batch.batch_no, batch.last_seq, sealed.digest)
         self._lines.update(batch.lines)
+        self.gaps[batch.writer_id].extend(batch.gaps)
         for row in batch.outcomes:
             self.events[row[1]].append(_outcome(batch.writer_id, row))
         for user_id, transition in batch.transitions:

@@ -41,6 +41,57 @@ OutcomeRow: TypeAlias = tuple[
 """An outcome as it is stored. A plain tuple: to name the fields would cost half a microsecond for each event."""
 
 
+class GapReason(IntEnum):
+    """Why events were not kept. The numbers are stored."""
+
+    QUEUE_FULL = 1
+    SPOOL_FULL = 2
+    REFUSED = 3
+    DAMAGED = 4
+    CONTRADICTED = 5
+    FORGOTTEN = 6
+    ENDED = 7
+
+    @property
+    def in_words(self) -> str:
+        """Go on after "events were lost: "."""
+        return _WHY_NOT_KEPT[self]
+
+
+_WHY_NOT_KEPT = {
+    GapReason.QUEUE_FULL: "the queue was full",
+    GapReason.SPOOL_FULL: "the spool was full",
+    GapReason.REFUSED: "the database refused them",
+    GapReason.DAMAGED: "the spool was damaged",
+    GapReason.CONTRADICTED: "the ledger contradicted them",
+    GapReason.FORGOTTEN: "the database has forgotten them",
+    GapReason.ENDED: "the store was closed before they could be stored",
+}
+
+
+class Gap(NamedTuple):
+    """Events that happened and are not in the log, so that the log itself tells that they are missing.
+
+    Attributes:
+        first_at, last_at: Unix microseconds on the database's clock between which they happened.
+        unknown: how many of them could not be read, so that their kind is not known.
+
+    """
+
+    reason: GapReason
+    first_at: int
+    last_at: int
+    successes: int = 0
+    refusals: int = 0
+    failures: int = 0
+    transitions: int = 0
+    unknown: int = 0
+
+    @property
+    def event_count(self) -> int:
+        return self.successes + self.refusals + self.failures + self.transitions + self.unknown
+
+
 class UserTransition(NamedTuple):
     """A transition and whose it is, on the database's clock."""
 
@@ -83,6 +134,7 @@ class Batch:
         first_seq, last_seq: the numbers of its events; one that was set aside leaves a gap.
         newcomers: users of whom nothing has been stored yet, as far as the writer knows, with the policy in force.
         earliest, latest: of the events' times.
+        gaps: what was not kept before these events; stored with them.
 
     """
 
@@ -99,6 +151,7 @@ class Batch:
     marks: Sequence[Mark] = ()
     newcomers: Mapping[int, Policy] = field(default_factory=dict)
     lines: Sequence[UUID] = ()
+    gaps: Sequence[Gap] = ()
 
     @property
     def event_count(self) -> int:
@@ -121,6 +174,48 @@ class Fate(NamedTuple):
     user_id: int
     writer_seq: int
     position: int | None
+
+
+class LedgerHead(NamedTuple):
+    """The last batch of a writer that is stored."""
+
+    batch_no: int
+    last_seq: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderReport:
+    """How a process's recording goes, as it leaves it in the database every few seconds.
+
+    Attributes:
+        started_at: Unix microseconds on the database's clock.
+        durability: the store's: behind, journaled or committed.
+        queued: events that wait in memory.
+        flushed: events that are stored.
+        spooled: events that wait on disk alone.
+        set_aside: events that were put into a file of their own, for a person to look at.
+        lost: events that are nowhere; `lost_why` says the last reason, None while there are none.
+        oldest_waiting_us: how long the oldest event that is not stored has waited; None if none does.
+        last_error: what the log or the spool last complained of.
+        ended: whether the recorder has said goodbye.
+
+    """
+
+    writer_id: int
+    host: str
+    pid: int
+    started_at: int
+    durability: str
+    queued: int
+    flushed: int
+    spooled: int
+    set_aside: int
+    lost: int
+    lost_why: str | None
+    oldest_waiting_us: int | None
+    last_error: str | None
+    ended: bool = False
 
 
 class StoredBreaker(NamedTuple):
@@ -152,6 +247,12 @@ class EventLog(Protocol[Sealed]):
 
     async def append(self, sealed: Sealed) -> list[Fate]:
         """Store a batch, once, however often it is sent; give the fates of its transitions."""
+
+    async def ledger_head(self, writer_id: int) -> LedgerHead | None:
+        """Give the last batch of a writer that is stored; None if there is none."""
+
+    async def report(self, report: RecorderReport) -> None:
+        """Leave a report where others see it, in place of this writer's last one."""
 
     async def read_breaker(self, user_id: int, policy: Policy) -> StoredBreaker | None:
         """Give one breaker; `policy` holds where the user has none."""

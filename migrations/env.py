@@ -66,7 +66,7 @@ async def migrate_named_database() -> None:
         raise ConfigurationError(
             "BREAKER_STORE_DATABASE_URL is not set: it names the database, as postgresql://user@host/name"
         )
-    async with open_engine(url).connect() as connection:
+    async with open_engine(url, writing=True).connect() as connection:
         await connection.run_sync(migrate)
 
 

@@ -1,4 +1,4 @@
-"""The breakers of all users: how they stand, what happened to them, and an operator's reset."""
+"""The breakers of all users: how they stand, what happened to them, an operator's reset, and how recording goes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from breaker_store.api.schemas import (
     CircuitBreakerBody,
     EventsAnswer,
     HistoryQuery,
+    RecordersAnswer,
+    RecordersQuery,
     ResetAnswer,
     ResetRequest,
     StateAnswer,
@@ -24,7 +26,7 @@ from breaker_store.api.schemas import (
 )
 from breaker_store.control import ContendedBreakerError
 from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
-from breaker_store.postgres import queries
+from breaker_store.postgres import queries, recorders
 from breaker_store.postgres.queries import Cursor, CursorError
 
 PREFIX = "/api/admin/system/circuit-breakers"
@@ -38,11 +40,18 @@ _RESET_ERRORS = describe_errors(UnknownBreakerError, ContendedBreakerError, Requ
 _HISTORY_ERRORS = describe_errors(CursorError, UnknownBreakerError, RequestValidationError)
 
 
-# Before the routes with a user's id, which would take the word for one.
+# Before the routes with a user's id, which would take the words for one.
 @router.get("/summary")
 async def summarize(connection: Reader) -> SummaryAnswer:
     """Count the breakers by state, and name those that are not closed."""
     return SummaryAnswer(summary=await queries.summary(connection))
+
+
+@router.get("/recorders", responses=describe_errors(RequestValidationError))
+async def list_recorders(connection: Reader, query: Annotated[RecordersQuery, Query()]) -> RecordersAnswer:
+    """List how each process's recording goes, and what is missing in the log and why."""
+    found = await recorders.recorders(connection, query.since_hours)
+    return RecordersAnswer(recorders=found.recorders, truncated=found.truncated)
 
 
 @router.get("/{user_id}", responses=_USER_ERRORS)

@@ -83,7 +83,7 @@ async def _show(
     async with asking(location) as connection:
         async for item in _read(connection, user_id, wanted, transitions):
             if as_json:
-                typer.echo(json.dumps(dataclasses.asdict(item), default=_plain))
+                typer.echo(json.dumps(dataclasses.asdict(item), default=plain))
             else:
                 print_event(item)
 
@@ -106,6 +106,6 @@ async def _read(
             return
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """Write what JSON has no type for: times in UTC, and ids."""
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)

@@ -14,7 +14,7 @@ from breaker_store.cli.user_id import UserId
 from breaker_store.settings import Location
 
 if TYPE_CHECKING:
-    from breaker_store.runtime.breaker import StateDict
+    from breaker_store.runtime.told_state import StateDict
 
 
 def show_state(

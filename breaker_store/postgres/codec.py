@@ -4,7 +4,8 @@ The digest of a batch (format 1) is SHA-256 over: the writer's id and the batch'
 previous digest, if there is one; the rows of its outcomes in the binary format of COPY, columns as in
 `OUTCOME_COLUMNS`, in the order of their numbers, without header and trailer; then, for each transition in the order of
 its number, its canonical document: JSON with sorted keys, no spaces, characters outside ASCII as they are, in UTF-8.
-All of it can be read again from what is stored, so the ledger proves that it is what was sent.
+All of it can be read again from what is stored, so the ledger proves that it is what was sent. What a batch says to be
+missing (its gaps) is stored with it and not covered: a batch that is sent again must bring the same gaps.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import json
 import logging
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -27,7 +28,7 @@ from breaker_store.core.events import (
 )
 from breaker_store.core.policy import Policy
 from breaker_store.errors import EventRefusedError
-from breaker_store.ports import Batch, Mark, OutcomeRow
+from breaker_store.ports import Batch, Gap, Mark, OutcomeRow
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +116,10 @@ def _seal(batch: Batch) -> PostgresBatch:
     digest = hashlib.sha256(_BATCH_NAME(batch.writer_id, batch.batch_no))
     digest.update(batch.previous_digest or b"")
     digest.update(rows)
-    for user_id, transition in batch.transitions:
-        digest.update(canonical(transition_document(user_id, transition)).encode())
-    finish_document = _finish_document(batch)
+    documents = [transition_document(user_id, transition) for user_id, transition in batch.transitions]
+    for document in documents:
+        digest.update(canonical(document).encode())
+    finish_document = _finish_document(batch, documents)
     finish_document.encode()  # what can't be encoded is found here, before it is sent
     return PostgresBatch(batch, rows, finish_document, digest.digest())
 
@@ -205,10 +207,13 @@ def _outcome_document(row: OutcomeRow) -> dict[str, Any]:
     }
 
 
-def _finish_document(batch: Batch) -> str:
-    if not (batch.newcomers or batch.transitions or batch.marks or batch.lines):
+def _finish_document(batch: Batch, documents: Iterable[Mapping[str, Any]]) -> str:
+    if not (batch.newcomers or batch.transitions or batch.marks or batch.lines or batch.gaps):
         return ""
-    changes = [_change(user_id, transition) for user_id, transition in batch.transitions]
+    changes = [
+        _change(each.transition, document)
+        for each, document in zip(batch.transitions, documents, strict=True)
+    ]
     changes += [_marked(mark) for mark in batch.marks]
     document = {
         "newcomers": [
@@ -216,8 +221,16 @@ def _finish_document(batch: Batch) -> str:
         ],
         "changes": sorted(changes, key=lambda change: change["seq"]),
         "lines": [str(line) for line in batch.lines],
+        "gaps": [_gap_document(batch.batch_no, *numbered) for numbered in enumerate(batch.gaps, start=1)],
     }
     return canonical(document)
+
+
+def _gap_document(batch_no: int, gap_no: int, gap: Gap) -> dict[str, Any]:
+    # In order, whatever two measurements of the database's clock made of them: a gap must not hold up events.
+    first_at, last_at = sorted((gap.first_at, gap.last_at))
+    document = gap._asdict() | {"first_at": iso(first_at), "last_at": iso(last_at)}
+    return document | {"batch_no": batch_no, "gap_no": gap_no}
 
 
 def _unusual(policy: Policy) -> dict[str, Any] | None:
@@ -235,9 +248,9 @@ def _marked(mark: Mark) -> dict[str, Any]:
     }
 
 
-def _change(user_id: int, transition: Transition) -> dict[str, Any]:
+def _change(transition: Transition, document: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        **transition_document(user_id, transition),
+        **document,
         "follows_writer_id": transition.follows and transition.follows.writer_id,
         "follows_writer_seq": transition.follows and transition.follows.writer_seq,
         "state": STATE_NUMBERS[transition.to_state],

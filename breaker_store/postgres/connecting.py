@@ -1,8 +1,14 @@
-"""Connections of the log's own, beside SQLAlchemy's: asyncpg as it is, for COPY and the hot path."""
+"""Connections of the log's own, beside SQLAlchemy's: asyncpg as it is, for COPY and the hot path.
+
+An address may name several hosts, of which one is the primary. They are tried one after the other, each for the whole
+of the time limit: asyncpg's own is for all of them together, so that a machine that vanished would keep it from ever
+asking the next one.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 
@@ -20,6 +26,11 @@ SESSION_SETTINGS = {
     "jit": "off",
     "lock_timeout": "5s",
     "synchronous_commit": "on",
+    # Where the network fell silent in the middle of a COPY, the server waits for the rest of it, and the batch that is
+    # sent again waits for the server: two hours, by the usual settings. No other time limit reaches it there.
+    "tcp_keepalives_count": "3",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
     "timezone": "UTC",
 }
 
@@ -42,27 +53,81 @@ UNIQUE_VIOLATION = "23505"
 _REFUSALS = ("22", "23", "54")
 
 
-async def connect(database_url: str) -> Connection:
+async def connect(
+    database_url: str,
+    *,
+    writing: bool = False,
+    connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
+    command_timeout_seconds: float = COMMAND_TIMEOUT_SECONDS,
+) -> Connection:
     """Open a connection with the session's time limits.
 
+    Args:
+        database_url: the address.
+        writing: pass over servers that take no writes; see `reach`.
+        connect_timeout_seconds: for each host of the address.
+        command_timeout_seconds: for each statement.
+
     Raises:
-        LogUnavailableError: the server can't be reached, or refuses.
+        LogUnavailableError: no server can be reached, or they refuse.
 
     """
-    try:
-        return await asyncpg.connect(
-            plain_url(database_url),
-            server_settings=SESSION_SETTINGS,
-            timeout=CONNECT_TIMEOUT_SECONDS,
-            command_timeout=COMMAND_TIMEOUT_SECONDS,
-        )
-    except UNREACHABLE as error:
-        raise unreachable(error) from error
+    return await reach(
+        database_url,
+        writing=writing,
+        server_settings=SESSION_SETTINGS,
+        timeout=connect_timeout_seconds,
+        command_timeout=command_timeout_seconds,
+    )
 
 
-def unreachable(error: Exception) -> LogUnavailableError:
-    """Say that there is no connection, and why."""
-    return LogUnavailableError(f"Postgres can't be reached: {described(error)}")
+async def reach(database_url: str, *, writing: bool, **options: Any) -> Connection:
+    """Open a connection to the first host of an address that gives one, with asyncpg's options.
+
+    `writing` passes over standbys and servers that are read-only, unless the address itself says what to look for
+    (`target_session_attrs`). From Postgres 14 on a server tells so by itself; an older one is asked once.
+
+    Raises:
+        LogUnavailableError: none gives one.
+
+    """
+    attributes = "read-write" if writing and "target_session_attrs=" not in database_url else None
+    errors: list[Exception] = []
+    for address in divide_hosts(plain_url(database_url)):
+        try:
+            return await asyncpg.connect(address, target_session_attrs=attributes, **options)
+        except UNREACHABLE as error:
+            errors.append(error)
+    raise unreachable(*errors) from errors[-1]
+
+
+def unreachable(*errors: Exception) -> LogUnavailableError:
+    """Say that there is no connection, and why; once for hosts that say the same."""
+    reasons = dict.fromkeys(map(_reason, errors))
+    return LogUnavailableError(f"Postgres can't be reached: {'; '.join(reasons)}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "the server takes no writes: it is a standby, or read-only"
+    return described(error)
+
+
+def divide_hosts(address: str) -> list[str]:
+    """Give an address for each host of an address, in their order."""
+    parts = urlsplit(address)
+    account, at, hosts = parts.netloc.rpartition("@")
+    if "," in hosts:
+        return [parts._replace(netloc=f"{account}{at}{host}").geturl() for host in hosts.split(",")]
+    query = dict(parse_qsl(parts.query))
+    places = [{"host": host} for host in query.get("host", "").split(",")]
+    ports = query["port"].split(",") if "port" in query else []
+    if hosts or len(places) == 1 or len(ports) not in {0, 1, len(places)}:
+        return [address]  # also where the numbers differ: asyncpg says what is wrong
+    # A port that stands alone is that of all hosts.
+    for place, port in zip(places, ports * len(places), strict=False):
+        place["port"] = port
+    return [parts._replace(query=urlencode(query | place)).geturl() for place in places]
 
 
 def plain_url(database_url: str) -> str:

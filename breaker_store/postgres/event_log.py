@@ -9,7 +9,6 @@ the batch turns out to have been stored by an earlier sending.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,11 +16,21 @@ import asyncpg
 
 from breaker_store.core.policy import Policy
 from breaker_store.errors import EventRefusedError, LogUnavailableError
-from breaker_store.ports import Batch, Fate, StoredBreaker, StoredTransition
+from breaker_store.ports import (
+    Batch,
+    Fate,
+    LedgerHead,
+    RecorderReport,
+    StoredBreaker,
+    StoredTransition,
+)
 from breaker_store.postgres import loading
-from breaker_store.postgres.codec import FORMAT, OUTCOME_COLUMNS, PostgresBatch, seal, to_datetime
+from breaker_store.postgres.appending import append_batch
+from breaker_store.postgres.codec import PostgresBatch, seal
 from breaker_store.postgres.connecting import (
     CHECK_VIOLATION,
+    COMMAND_TIMEOUT_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
     STORED_ALREADY,
     UNREACHABLE,
     Connection,
@@ -31,11 +40,9 @@ from breaker_store.postgres.connecting import (
     unreachable,
 )
 from breaker_store.postgres.partitions import NoPartitionError, OutcomePartitions
+from breaker_store.postgres.reports import leave_report
 from breaker_store.postgres.stored_events import read_transition
 from breaker_store.runtime.clock import Clock
-
-SMALL_BATCH = 50
-"""Up to this many outcomes go as one statement; see the function `append_batch`."""
 
 MEASURE_INTERVAL_US = 1_000_000
 CLOSE_TIMEOUT_SECONDS = 5.0
@@ -43,6 +50,10 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 _FATES = """
 SELECT user_id, writer_seq, position FROM breaker_transitions
 WHERE writer_id = $1 AND writer_seq = ANY($2::bigint[])
+"""
+
+_LEDGER_HEAD = """
+SELECT batch_no, last_seq, digest FROM writer_batches WHERE writer_id = $1 ORDER BY batch_no DESC LIMIT 1
 """
 
 _TRANSITIONS_AFTER = """
@@ -57,25 +68,30 @@ ORDER BY position
 LIMIT $2
 """
 
-# Several statements that are sent at once take no parameters, and literals find no function without their types.
-_OPEN_BATCH = """
-SELECT open_batch(
-    {}::bigint, {}::bigint, {}::bigint, {}::bigint, {}::integer, {}::smallint, {}::smallint, {}::bytea, {}::bytea,
-    {}::timestamptz, {}::timestamptz
-)
-"""
-_APPEND_BATCH = "SELECT append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-
 
 class PostgresEventLog:
     """Appends batches and reads what was appended; for one event loop.
 
-    Appending has one connection, reading another; each is opened when it is needed and again when it was lost.
+    Appending and the ledger have one connection, for one question at a time; all else has another. Each is opened when
+    it is needed and again when it was lost, to a server that takes writes: where the address names several hosts, to
+    the primary.
+
+    command_timeout_seconds: how long a server that says nothing is waited for, for each statement.
+    connect_timeout_seconds: the same while connecting, for each host of the address.
     """
 
-    def __init__(self, database_url: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        clock: Clock,
+        *,
+        command_timeout_seconds: float = COMMAND_TIMEOUT_SECONDS,
+        connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
+    ) -> None:
         self._database_url = database_url
         self._clock = clock
+        self._command_timeout_seconds = command_timeout_seconds
+        self._connect_timeout_seconds = connect_timeout_seconds
         self._partitions = OutcomePartitions()
         self._writer: Connection | None = None
         self._reader: Connection | None = None
@@ -105,23 +121,36 @@ class PostgresEventLog:
         connection = await self._writing_connection()
         try:
             await self._append(connection, sealed)
-            fates = await self._fates(connection, sealed.batch)
+            return await self._fates(connection, sealed.batch)
         except BaseException as error:
-            # Whatever went wrong, also a cancellation: what the connection is in the middle of is not known.
-            connection.terminate()
-            self._writer = None
+            self._leave(connection)
             if isinstance(error, UNREACHABLE):
                 raise translated(error) from error
             raise
-        return fates
+
+    async def ledger_head(self, writer_id: int) -> LedgerHead | None:
+        connection = await self._writing_connection()
+        try:
+            row = await connection.fetchrow(_LEDGER_HEAD, writer_id)
+        except BaseException as error:
+            self._leave(connection)
+            if isinstance(error, UNREACHABLE):
+                raise translated(error) from error
+            raise
+        return None if row is None else LedgerHead(*row)
+
+    async def report(self, report: RecorderReport) -> None:
+        """Leave a report where others see it, in place of this writer's last one.
+
+        A writer's first one deletes those of writers that have not reported for 30 days: it is no log.
+        """
+        async with self._reading_connection() as connection:
+            await leave_report(connection, report)
 
     async def _append(self, connection: Connection, sealed: PostgresBatch) -> None:
         await self._make_partitions(connection, sealed.batch)
         try:
-            if len(sealed.batch.outcomes) <= SMALL_BATCH:
-                await connection.execute(_APPEND_BATCH, *_ledger_entry(sealed), sealed.append_document())
-            else:
-                await _copy_batch(connection, sealed)
+            await append_batch(connection, sealed)
         except asyncpg.PostgresError as error:
             if error.sqlstate == STORED_ALREADY:
                 await connection.execute("ROLLBACK")
@@ -161,9 +190,14 @@ class PostgresEventLog:
             rows = await connection.fetch(_TRANSITIONS_AFTER, position, limit)
         return [StoredTransition(*read_transition(row), row["remaining_us"]) for row in rows]
 
+    def _leave(self, connection: Connection) -> None:
+        """Part with a connection: whatever went wrong, also a cancellation, what it is in the middle of is not known."""
+        connection.terminate()
+        self._writer = None
+
     async def _writing_connection(self) -> Connection:
         if self._writer is None or self._writer.is_closed():
-            connection = await connect(self._database_url)
+            connection = await self._connect()
             try:
                 await self._keep_time(connection)
             except BaseException as error:
@@ -178,13 +212,24 @@ class PostgresEventLog:
     async def _reading_connection(self) -> AsyncIterator[Connection]:
         async with self._reading:
             if self._reader is None or self._reader.is_closed():
-                self._reader = await connect(self._database_url)
+                self._reader = await self._connect()
+            connection = self._reader
             try:
-                yield self._reader
-            except UNREACHABLE as error:
-                self._reader.terminate()
+                yield connection
+            except BaseException as error:
+                connection.terminate()
                 self._reader = None
-                raise LogUnavailableError(str(translated(error))) from error
+                if isinstance(error, UNREACHABLE):
+                    raise LogUnavailableError(described(error)) from error
+                raise
+
+    async def _connect(self) -> Connection:
+        return await connect(
+            self._database_url,
+            writing=True,
+            connect_timeout_seconds=self._connect_timeout_seconds,
+            command_timeout_seconds=self._command_timeout_seconds,
+        )
 
     async def keep_time(self) -> None:
         connection = self._writer
@@ -217,44 +262,3 @@ class PostgresEventLog:
         correction_us = theirs - (asked + answered) // 2
         if self._correction_us is None or abs(correction_us - self._correction_us) > (answered - asked) // 2:
             self._correction_us = correction_us
-
-
-def _ledger_entry(sealed: PostgresBatch) -> tuple[object, ...]:
-    batch = sealed.batch
-    return (
-        batch.writer_id,
-        batch.batch_no,
-        batch.first_seq,
-        batch.last_seq,
-        batch.event_count,
-        FORMAT,
-        int(batch.source),
-        sealed.digest,
-        batch.previous_digest,
-        to_datetime(batch.earliest),
-        to_datetime(batch.latest),
-    )
-
-
-async def _copy_batch(connection: Connection, sealed: PostgresBatch) -> None:
-    await connection.execute(f"BEGIN; {_OPEN_BATCH.format(*map(_literal, _ledger_entry(sealed)))}")
-    await connection.copy_to_table(
-        "breaker_events", source=memoryview(sealed.copy_data()), columns=OUTCOME_COLUMNS, format="binary"
-    )
-    finish = f"SELECT finish_batch({sealed.batch.writer_id}, {_quoted(sealed.finish_document)}); "
-    await connection.execute(f"{finish if sealed.finish_document else ''}COMMIT")
-
-
-def _literal(value: object) -> str:
-    """Write a number, digest or time as SQL."""
-    if value is None:
-        return "NULL"
-    if isinstance(value, bytes):
-        return f"'\\x{value.hex()}'"
-    return str(value) if isinstance(value, int) else f"'{value}'"
-
-
-def _quoted(text: str) -> str:
-    """Quote a text with a mark that is drawn anew, so that nothing in the text can end it."""
-    mark = f"$batch_{secrets.token_hex(16)}$"
-    return f"{mark}{text}{mark}"

@@ -87,7 +87,7 @@ async def import_alone(database_url: str) -> AsyncIterator[Connection]:
         LogUnavailableError: the database can't be reached.
 
     """
-    connection = await connect(database_url)
+    connection = await connect(database_url, writing=True)
     try:
         if not await connection.fetchval(f"SELECT pg_try_advisory_lock({_LOCK})"):
             raise ImportRunningError

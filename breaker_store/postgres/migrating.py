@@ -15,7 +15,6 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
-import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -97,32 +96,30 @@ def needed_revision() -> str:
     return known_revisions()[-1]
 
 
-def open_engine(url: str) -> AsyncEngine:
+def open_engine(url: str, *, writing: bool = False) -> AsyncEngine:
     """Make an engine whose connections are opened for each use and closed after it.
 
-    The address means what asyncpg takes it to mean, as everywhere else (SQLAlchemy would read ``sslmode`` or a socket's
-    folder otherwise, or not at all). Raises ConfigurationError if it is not an address of Postgres.
+    With ``writing``, they pass over hosts that take no writes. The address means what asyncpg takes it to mean, as
+    everywhere else (SQLAlchemy would read ``sslmode`` or a socket's folder otherwise, or not at all). Raises
+    ConfigurationError if it is not an address of Postgres.
     """
     if not url.startswith(_SCHEMES):
         # Not shown: there may be a password in it.
         raise ConfigurationError(f"a database's address begins with one of {', '.join(_SCHEMES)}")
     address = "postgresql://" + url.partition("://")[2]
     return create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: _open_connection(address), poolclass=NullPool
+        "postgresql+asyncpg://",
+        # Without the time limits of the log's own sessions: a migration may take long.
+        async_creator=lambda: connecting.reach(
+            address, writing=writing, timeout=connecting.CONNECT_TIMEOUT_SECONDS
+        ),
+        poolclass=NullPool,
     )
 
 
-async def _open_connection(address: str) -> connecting.Connection:
-    """Connect without the time limits of the log's own sessions: a migration may take long."""
-    try:
-        return await asyncpg.connect(address, timeout=connecting.CONNECT_TIMEOUT_SECONDS)
-    except connecting.UNREACHABLE as error:
-        raise connecting.unreachable(error) from error
-
-
 @asynccontextmanager
-async def _connect(url: str) -> AsyncIterator[AsyncConnection]:
-    engine = open_engine(url)
+async def _connect(url: str, *, writing: bool = False) -> AsyncIterator[AsyncConnection]:
+    engine = open_engine(url, writing=writing)
     try:
         async with engine.connect() as connection:
             yield connection
@@ -139,7 +136,7 @@ async def _read_revision(connection: AsyncConnection) -> str | None:
 
 
 async def _migrate(url: str, step: Callable[[Config], None], lock_wait_seconds: float) -> None:
-    async with _connect(url) as connection, _alone_in_process():
+    async with _connect(url, writing=True) as connection, _alone_in_process():
         found = await _read_revision(connection)
         if found is not None and found not in known_revisions():
             raise SchemaTooNewError(found, needed_revision())

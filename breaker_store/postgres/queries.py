@@ -10,7 +10,6 @@ it would open every day there is. So transitions cost nothing of the outcomes' d
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator, Callable
@@ -42,7 +41,7 @@ from breaker_store.postgres import loading, tables
 from breaker_store.postgres.codec import STATE_NUMBERS, microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection, connect, described
 from breaker_store.postgres.history import EventItem, TransitionItem, read_event_item, read_transition_item
-from breaker_store.runtime.breaker import StateDict, describe_state
+from breaker_store.runtime.told_state import StateDict, describe_state
 
 IDS_LIMIT: Final = 1_000
 """How many user ids a summary lists for each state at most."""
@@ -161,8 +160,7 @@ def create_engine(database_url: str) -> AsyncEngine:
 
 
 async def _connect(database_url: str) -> Connection:
-    async with asyncio.timeout(_CONNECT_SECONDS):
-        connection = await connect(database_url)
+    connection = await connect(database_url, connect_timeout_seconds=_CONNECT_SECONDS)
     await connection.execute(f"SET statement_timeout = '{_STATEMENT_SECONDS}s'")
     return connection
 

@@ -190,6 +190,7 @@ batches = Table(
     Column("writer_id", BigInteger, primary_key=True, autoincrement=False),
     # 1, 2, 3, ... within a writer.
     Column("batch_no", BigInteger, primary_key=True, autoincrement=False),
+    # A batch without events brings gaps alone; its first number may then be the one after its last.
     Column("first_seq", BigInteger, nullable=False),
     Column("last_seq", BigInteger, nullable=False),
     Column("event_count", Integer, nullable=False),
@@ -207,11 +208,60 @@ batches = Table(
     Column("xid", TransactionId, nullable=False, server_default=func.pg_current_xact_id()),
     CheckConstraint("batch_no >= 1", "batch_no"),
     CheckConstraint("first_seq >= 1", "first"),
-    CheckConstraint("event_count BETWEEN 1 AND last_seq - first_seq + 1", "count"),
+    CheckConstraint("event_count BETWEEN 0 AND last_seq - first_seq + 1", "count"),
     CheckConstraint("octet_length(digest) = 32 AND octet_length(previous_digest) = 32", "digest"),
     CheckConstraint("(batch_no = 1) = (previous_digest IS NULL)", "chain"),
     CheckConstraint("earliest <= latest", "times"),
     comment="The ledger: every batch of events that is stored, once. Append-only",
+)
+
+gaps = Table(
+    "log_gaps",
+    metadata,
+    # The batch that brought it, and its number there, from 1.
+    Column("writer_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("batch_no", BigInteger, primary_key=True, autoincrement=False),
+    # On the database's clock: what is missing happened between them.
+    Column("first_at", _instant(), nullable=False),
+    Column("last_at", _instant(), nullable=False),
+    Column("successes", BigInteger, nullable=False),
+    Column("refusals", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("transitions", BigInteger, nullable=False),
+    # Events of which nothing is known but that there were so many.
+    Column("unknown", BigInteger, nullable=False),
+    Column("recorded_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("gap_no", Integer, primary_key=True, autoincrement=False),
+    # 1 the queue was full, 2 the spool was full, 3 refused by the database, 4 damaged, 5 contradicted by the ledger,
+    # 6 forgotten by the database, 7 the store was closed.
+    Column("reason", SmallInteger, nullable=False),
+    CheckConstraint("first_at <= last_at", "times"),
+    comment="What happened and is not in the log, as the writers counted it. Append-only",
+)
+
+recorders = Table(
+    "recorders",
+    metadata,
+    Column("writer_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("started_at", _instant(), nullable=False),
+    # No index: it would have to be changed with every report.
+    Column("reported_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("queued", BigInteger, nullable=False),
+    Column("flushed", BigInteger, nullable=False),
+    Column("spooled", BigInteger, nullable=False),
+    Column("set_aside", BigInteger, nullable=False),
+    Column("lost", BigInteger, nullable=False),
+    Column("oldest_waiting_us", BigInteger),
+    Column("pid", Integer, nullable=False),
+    Column("ended", Boolean, nullable=False),
+    Column("host", Text, nullable=False),
+    # behind, journaled, committed.
+    Column("durability", Text, nullable=False),
+    Column("lost_why", Text),
+    Column("last_error", Text),
+    comment="How each process's recording goes, as it said last. No log: forgotten after 30 days of silence",
+    # Every row changes every few seconds, and should do so within its page.
+    postgresql_with={"fillfactor": "50"},
 )
 
 log_position = Table(

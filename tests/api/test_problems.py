@@ -128,6 +128,12 @@ async def test_transitions_are_not_asked_for_by_a_kind_of_outcome(client, succee
     assert "rejected" not in problem["detail"]
 
 
+@pytest.mark.parametrize("query", ["since_hours=0", "since_hours=8761", "since_hours=soon", "hours=5"])
+async def test_recorders_are_asked_for_by_a_sensible_number_of_hours(client, query):
+    answer = await client.get(f"{PREFIX}/recorders?{query}")
+    check_problem(answer, 422, query.partition("=")[0], name="invalid-request")
+
+
 async def test_a_reset_that_others_forestall_each_time_is_given_up(client, succeed, contended):
     await succeed(1, 1)
     answer = await client.post(f"{PREFIX}/1/reset")
@@ -166,7 +172,9 @@ async def test_a_method_that_a_path_has_not_is_refused(client):
     assert "GET" in answer.headers["allow"]
 
 
-@pytest.mark.parametrize("path", ["/readyz", f"{PREFIX}/summary", f"{PREFIX}/1", f"{PREFIX}/1/events"])
+@pytest.mark.parametrize(
+    "path", ["/readyz", f"{PREFIX}/summary", f"{PREFIX}/recorders", f"{PREFIX}/1", f"{PREFIX}/1/events"]
+)
 async def test_a_database_that_is_away_is_said_without_its_address(serve, away_url, path):
     async with serve(away_url) as client:
         answer = await client.get(path)
@@ -183,7 +191,7 @@ async def test_a_reset_while_the_database_is_away_says_so(serve, away_url):
 
 
 @pytest.mark.parametrize(("revision", "word"), [("0001", "migrate up"), ("9999", "newer")])
-@pytest.mark.parametrize("path", ["/readyz", f"{PREFIX}/summary", f"{PREFIX}/1/transitions"])
+@pytest.mark.parametrize("path", ["/readyz", f"{PREFIX}/recorders", f"{PREFIX}/1/transitions"])
 async def test_another_schema_is_said(client, connection: asyncpg.Connection, revision, word, path):
     await connection.execute(f"UPDATE {VERSIONS} SET version_num = $1", revision)
     check_problem(await client.get(path), 503, word, name="schema-mismatch")
@@ -220,6 +228,7 @@ async def test_every_route_documents_its_errors(client):
         "/healthz": set(),
         "/readyz": {"503"},
         f"{PREFIX}/summary": {"503"},
+        f"{PREFIX}/recorders": {"422", "503"},
         f"{PREFIX}/{{user_id}}": {"404", "422", "503"},
         f"{PREFIX}/{{user_id}}/reset": {"404", "409", "422", "503"},
         f"{PREFIX}/{{user_id}}/transitions": {"400", "404", "422", "503"},

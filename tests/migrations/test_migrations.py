@@ -43,6 +43,21 @@ WHERE typnamespace = 'public'::regnamespace AND typtype <> 'c' AND typcategory <
 """
 
 
+# Whether the session keeps everybody from the ledger, at the end of each statement that changes a table.
+WATCH_LOCKS = """
+CREATE TABLE seen AS SELECT '' AS query, false AS locked LIMIT 0;
+CREATE FUNCTION watch_locks() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO seen SELECT current_query(), EXISTS (
+        SELECT FROM pg_locks
+        WHERE pid = pg_backend_pid() AND relation = 'writer_batches'::regclass AND mode = 'AccessExclusiveLock'
+    );
+END
+$$;
+CREATE EVENT TRIGGER watch_locks ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION watch_locks();
+"""
+
+
 async def read_schema(connection: asyncpg.Connection) -> list[str]:
     return sorted(row[0] for row in await connection.fetch(SCHEMA))
 
@@ -123,6 +138,38 @@ async def test_models_equal_migrations(
         await modelling.run_sync(metadata.create_all)
 
     assert modelled(await read_schema(empty)) == modelled(await read_schema(connection))
+
+
+async def test_a_ledger_with_batches_without_events_goes_down_and_up_with_them(
+    connection: asyncpg.Connection, database_url: str
+) -> None:
+    """They can't be taken out of it; from then on there are no new ones."""
+    batch = "INSERT INTO writer_batches VALUES ($1, 1, 1, 0, 0, 1, 0, sha256('nothing'), NULL, now(), now())"
+    await connection.execute(batch, 1)
+
+    await migrating.downgrade(database_url, "0002")
+    with pytest.raises(asyncpg.CheckViolationError):
+        await connection.execute(batch, 2)
+    await migrating.upgrade(database_url)
+
+    await connection.execute(batch, 3)
+    assert await connection.fetchval("SELECT array_agg(writer_id ORDER BY 1) FROM writer_batches") == [1, 3]
+
+
+async def test_appends_go_on_while_the_ledgers_rows_are_looked_at_again(
+    empty: asyncpg.Connection, empty_database_url: str
+) -> None:
+    """Validating must not hold the lock under which the check was changed."""
+    await migrating.upgrade(empty_database_url, "0002")
+    try:
+        await empty.execute(WATCH_LOCKS)
+    except asyncpg.InsufficientPrivilegeError:
+        pytest.skip("only a superuser may watch statements by an event trigger")
+
+    await migrating.upgrade(empty_database_url)
+
+    seen = await empty.fetch("SELECT * FROM seen WHERE query LIKE '%VALIDATE%'")
+    assert [row["locked"] for row in seen] == [False]
 
 
 async def test_positions_begin_at_zero_in_one_row(connection: asyncpg.Connection) -> None:

@@ -10,7 +10,8 @@ PARTITIONED = ["breaker_events", "breaker_outcomes"]
 OUTCOMES = [*PARTITIONED, LEAF]
 TRANSITIONS = ["breaker_events", "breaker_transitions"]
 LEDGER = "writer_batches"
-EVERY_TABLE = sorted({*OUTCOMES, *TRANSITIONS, LEDGER})
+GAPS = "log_gaps"
+EVERY_TABLE = sorted({*OUTCOMES, *TRANSITIONS, LEDGER, GAPS})
 
 FILL = """
 SELECT ensure_outcome_partitions('2026-01-01', '2026-01-03');
@@ -19,6 +20,9 @@ VALUES ('2026-01-02 12:00+00', 1, 1, 1, 0, 0, 1, NULL, NULL), ('2026-01-02 12:00
 INSERT INTO writer_batches
     (writer_id, batch_no, first_seq, last_seq, event_count, format, source, digest, earliest, latest)
 VALUES (1, 1, 1, 2, 2, 1, 0, sha256('events'), '2026-01-02 12:00+00', '2026-01-02 12:00+00');
+INSERT INTO log_gaps
+    (writer_id, batch_no, gap_no, reason, first_at, last_at, successes, refusals, failures, transitions, unknown)
+VALUES (1, 1, 1, 2, '2026-01-02 12:00+00', '2026-01-02 12:00+00', 5, 0, 0, 0, 0);
 """
 
 CHANGES = {
@@ -41,7 +45,11 @@ async def log(connection: asyncpg.Connection) -> asyncpg.Connection:
 async def read_log(connection: asyncpg.Connection) -> list[list[asyncpg.Record]]:
     return [
         await connection.fetch(f"SELECT tableoid::regclass::text, * FROM {table} ORDER BY writer_seq")
-        for table in ("breaker_events", f"(SELECT tableoid, *, first_seq AS writer_seq FROM {LEDGER}) ledger")
+        for table in (
+            "breaker_events",
+            f"(SELECT tableoid, *, first_seq AS writer_seq FROM {LEDGER}) ledger",
+            f"(SELECT tableoid, *, gap_no AS writer_seq FROM {GAPS}) gaps",
+        )
     ]
 
 
@@ -50,7 +58,7 @@ async def assert_refused(log: asyncpg.Connection, statement: str) -> None:
     with pytest.raises(asyncpg.RestrictViolationError, match="the log is append-only"):
         await log.execute(statement)
     assert await read_log(log) == before
-    assert [len(rows) for rows in before] == [2, 1]
+    assert [len(rows) for rows in before] == [2, 1, 1]
 
 
 @pytest.mark.parametrize("table", EVERY_TABLE)
@@ -95,6 +103,7 @@ async def test_an_outcome_does_not_become_a_transition(log: asyncpg.Connection) 
     "statement",
     [
         "INSERT INTO writer_batches TABLE writer_batches ON CONFLICT (writer_id, batch_no) DO UPDATE SET source = 2",
+        "INSERT INTO log_gaps TABLE log_gaps ON CONFLICT (writer_id, batch_no, gap_no) DO UPDATE SET unknown = 6",
         "INSERT INTO breaker_transitions TABLE breaker_transitions ON CONFLICT (writer_id, writer_seq) DO UPDATE SET era = 6",
     ],
 )
@@ -125,23 +134,32 @@ async def test_every_partition_refuses_by_both_triggers(log: asyncpg.Connection)
     assert set(map(tuple, found.values())) == {("append_onlyA", "append_only_truncateA")}
 
 
+BATCH = {
+    "writer_id": 2,
+    "batch_no": 1,
+    "first_seq": 1,
+    "last_seq": 2,
+    "event_count": 2,
+    "format": 1,
+    "source": 0,
+    "digest": "sha256('a')",
+    "previous_digest": "NULL",
+    "earliest": "'2026-01-01'",
+    "latest": "'2026-01-01'",
+}
+
+
+async def enter(log: asyncpg.Connection, batch: dict[str, object]) -> None:
+    await log.execute(
+        f"INSERT INTO writer_batches ({', '.join(batch)}) VALUES ({', '.join(map(str, batch.values()))})"
+    )
+
+
 async def test_the_ledger_takes_no_batch_that_contradicts_itself(log: asyncpg.Connection) -> None:
-    row = {
-        "writer_id": 2,
-        "batch_no": 1,
-        "first_seq": 1,
-        "last_seq": 2,
-        "event_count": 2,
-        "format": 1,
-        "source": 0,
-        "digest": "sha256('a')",
-        "previous_digest": "NULL",
-        "earliest": "'2026-01-01'",
-        "latest": "'2026-01-01'",
-    }
     for wrong in (
         {"event_count": 3},
-        {"event_count": 0},
+        {"event_count": -1},
+        {"event_count": 0, "last_seq": -1},
         {"last_seq": 0},
         {"first_seq": 0, "last_seq": 1},
         {"batch_no": 0},
@@ -151,8 +169,17 @@ async def test_the_ledger_takes_no_batch_that_contradicts_itself(log: asyncpg.Co
         {"batch_no": 2, "previous_digest": "'short'"},
         {"latest": "'2025-12-31'"},
     ):
-        values = row | wrong
         with pytest.raises(asyncpg.CheckViolationError):
-            await log.execute(
-                f"INSERT INTO writer_batches ({', '.join(values)}) VALUES ({', '.join(map(str, values.values()))})"
-            )
+            await enter(log, BATCH | wrong)
+
+
+@pytest.mark.parametrize("last_seq", [0, 2])
+async def test_the_ledger_takes_a_batch_that_has_no_events(log: asyncpg.Connection, last_seq: int) -> None:
+    await enter(log, BATCH | {"event_count": 0, "last_seq": last_seq})
+
+
+async def test_a_gap_that_ends_before_it_begins_is_refused(log: asyncpg.Connection) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await log.execute(
+            "INSERT INTO log_gaps VALUES (1, 1, '2026-01-02', '2026-01-01', 1, 0, 0, 0, 0, now(), 2, 1)"
+        )
