@@ -5,12 +5,15 @@ A branch is what a caller can do about it, a leaf is what went wrong::
     BreakerStoreError
     ├── CircuitBreakerOpenError     wait, or do without the call
     ├── ConfigurationError          change a setting
+    │   └── SpoolBusyError          another process has the spool's directory: give this one its own
     ├── DamagedInputError           mend the file (importing/formats.py)
     ├── EmbeddedPostgresError       its leaves say what to do (embedded/errors.py)
     └── StoreError                  the store's trouble, not the call's
         ├── LogUnavailableError     try again later
         ├── EventRefusedError       the event can't be stored as it is
         ├── LedgerError             stop and look: what is stored is not what was sent
+        ├── NotCommittedError       the call has happened; whether its event is stored is not known
+        ├── SpoolError              the local disk refuses: free some room, or look at the directory
         ├── UnknownBreakerError     no event of this user is stored
         ├── SchemaError             `breaker-store migrate up`, or update this package
         │   ├── NotMigratedError
@@ -25,6 +28,7 @@ What a wrapped call raises is never wrapped or replaced: it reaches the caller a
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from breaker_store.core.events import EventId, Failure
@@ -90,6 +94,25 @@ class ConfigurationError(BreakerStoreError):
     """A setting is missing or makes no sense."""
 
 
+class SpoolBusyError(ConfigurationError):
+    """Another process has the spool's directory: each process needs one of its own.
+
+    Attributes:
+        directory: which.
+        pid: of the process that has it; None if it has not said so yet.
+
+    """
+
+    def __init__(self, directory: Path, pid: int | None) -> None:
+        super().__init__(directory, pid)
+        self.directory = directory
+        self.pid = pid
+
+    def __str__(self) -> str:
+        holder = "another process" if self.pid is None else f"the process {self.pid}"
+        return f"the spool in {self.directory} belongs to {holder}: each process needs a directory of its own"
+
+
 class StoreError(BreakerStoreError):
     """The event store could not do what was asked."""
 
@@ -104,6 +127,26 @@ class EventRefusedError(StoreError):
 
 class LedgerError(StoreError):
     """The ledger of batches contradicts what this writer sent: look before anything else is written."""
+
+
+class NotCommittedError(StoreError):
+    """A call was to return once its event is committed, and the store ended, or the event was not kept.
+
+    The call itself has succeeded; what it gave is not lost. A call that failed raises its own error instead, with a
+    note.
+
+    Attributes:
+        result: what the call gave; None for an `async with`.
+
+    """
+
+    def __init__(self, why: str, result: object = None) -> None:
+        super().__init__(why)
+        self.result = result
+
+
+class SpoolError(StoreError):
+    """The spool on local disk can't be written; nothing of the event is in it."""
 
 
 class SchemaError(StoreError):
