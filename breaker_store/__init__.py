@@ -12,15 +12,22 @@ from breaker_store.errors import (
     LedgerError,
     LogUnavailableError,
     MigrationBusyError,
+    NotCommittedError,
     NotMigratedError,
     SchemaBehindError,
     SchemaError,
     SchemaTooNewError,
+    SpoolBusyError,
+    SpoolError,
     StoreError,
     UnknownBreakerError,
 )
-from breaker_store.runtime.breaker import CircuitBreaker, StateDict
+from breaker_store.runtime.breaker import CircuitBreaker
+from breaker_store.runtime.durable import DurableBreaker
 from breaker_store.runtime.registry import CircuitBreakerRegistry, get_circuit_breaker_registry
+from breaker_store.runtime.tally import RecorderStats
+from breaker_store.runtime.told_state import StateDict
+from breaker_store.settings import Durability
 from breaker_store.store import BreakerStore
 
 __all__ = [
@@ -31,6 +38,8 @@ __all__ = [
     "CircuitBreakerRegistry",
     "CircuitState",
     "ConfigurationError",
+    "Durability",
+    "DurableBreaker",
     "EventId",
     "EventRefusedError",
     "Failure",
@@ -38,11 +47,15 @@ __all__ = [
     "LedgerError",
     "LogUnavailableError",
     "MigrationBusyError",
+    "NotCommittedError",
     "NotMigratedError",
     "Policy",
+    "RecorderStats",
     "SchemaBehindError",
     "SchemaError",
     "SchemaTooNewError",
+    "SpoolBusyError",
+    "SpoolError",
     "StateDict",
     "StoreError",
     "Transition",

@@ -21,9 +21,9 @@ from breaker_store.errors import LogUnavailableError, StoreError, UnknownBreaker
 from breaker_store.ports import Batch, Fate, Source, StoredBreaker, UserTransition
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.queries import describe
-from breaker_store.runtime.breaker import StateDict
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.journal import Journal
+from breaker_store.runtime.told_state import StateDict
 
 ATTEMPTS: Final = 5
 """How often a command is decided anew before it is given up."""

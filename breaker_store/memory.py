@@ -102,6 +102,9 @@ class MemoryEventLog:
         waits = state.state is CircuitState.OPEN and state.retry_at is not None
         return StoredBreaker(user_id, state, state.remaining_us(self._clock.now_us()) if waits else None)
 
+    async def last_position(self) -> int:
+        return len(self._chain)
+
     async def transitions_after(self, position: int, limit: int) -> list[StoredTransition]:
         now = self._clock.now_us()
         return [

@@ -257,5 +257,8 @@ class EventLog(Protocol[Sealed]):
     async def read_breaker(self, user_id: int, policy: Policy) -> StoredBreaker | None:
         """Give one breaker; `policy` holds where the user has none."""
 
+    async def last_position(self) -> int:
+        """Give the position of the last transition that won; 0 if there was none."""
+
     async def transitions_after(self, position: int, limit: int) -> list[StoredTransition]:
         """Give the transitions that follow a position, in the order of positions, which has no gap."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import platformdirs
@@ -13,8 +14,39 @@ from breaker_store.errors import ConfigurationError
 
 DATABASE_URL_VARIABLE = "BREAKER_STORE_DATABASE_URL"
 DATA_DIR_VARIABLE = "BREAKER_STORE_DATA_DIR"
+SPOOL_DIR_VARIABLE = "BREAKER_STORE_SPOOL_DIR"
 
 SCHEMES = ("postgresql://", "postgres://", "postgresql+asyncpg://")
+
+
+class Durability(StrEnum):
+    """What has become of a call's event when the call returns.
+
+    Each holds more than the one before. A refusal is never waited for: under COMMITTED it is journaled, where there is
+    a spool.
+    """
+
+    BEHIND = "behind"
+    """It is in memory, and on its way: if the process is killed, the last 20 ms and the commit under way are lost."""
+
+    JOURNALED = "journaled"
+    """It is in a file of the spool as well, so the death of the process loses nothing; a power cut may."""
+
+    COMMITTED = "committed"
+    """Postgres has committed it."""
+
+    @classmethod
+    def of(cls, name: str) -> Durability:
+        """Take one by its name.
+
+        Raises:
+            ConfigurationError: there is none of this name.
+
+        """
+        try:
+            return cls(name)
+        except ValueError:
+            raise ConfigurationError(f"durability is one of {', '.join(cls)}, not {name!r}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +90,14 @@ def find_location(
             f"two databases: {DATABASE_URL_VARIABLE} and {DATA_DIR_VARIABLE} (or their options) exclude each other"
         )
     return Location(database_url, None if data_dir is None else Path(data_dir).expanduser().absolute())
+
+
+def find_spool_dir(
+    spool_dir: str | os.PathLike[str] | None = None, environment: Mapping[str, str] = os.environ
+) -> Path | None:
+    """Take the folder that was said, else the environment's; None for neither, and then there is no spool."""
+    chosen = spool_dir if spool_dir is not None else environment.get(SPOOL_DIR_VARIABLE) or None
+    return None if chosen is None else Path(chosen).expanduser().absolute()
 
 
 def default_data_dir() -> Path:

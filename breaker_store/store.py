@@ -7,8 +7,9 @@ import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import asyncpg
@@ -18,11 +19,17 @@ from breaker_store.core.state import BreakerState
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.loading import Snapshot, read_clean
+from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.follower import Follower
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT
 from breaker_store.runtime.recorder import Recorder
+from breaker_store.runtime.recovering import deliver_leftovers
 from breaker_store.runtime.registry import CircuitBreakerRegistry
-from breaker_store.settings import Location, find_location
+from breaker_store.runtime.reporting import Reporter
+from breaker_store.runtime.tally import Tally
+from breaker_store.runtime.termination import ended_by_sigterm
+from breaker_store.settings import Durability, Location, find_location, find_spool_dir
+from breaker_store.spool import DEFAULT_LIMIT_BYTES, Spool
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +80,33 @@ async def _embedded(location: Location) -> AsyncIterator[str]:
         await asyncio.to_thread(server.release)
 
 
+async def deliver_spool(database_url: str, spool_dir: Path) -> Tally:
+    """Store what a process that will not come back left in its spool; the next start does the same by itself.
+
+    Raises:
+        SpoolBusyError: a process has the spool.
+        ConfigurationError: there is no such folder.
+        LogUnavailableError: the database is away; what is not stored stays in the spool.
+
+    """
+    if not spool_dir.is_dir():  # noqa: ASYNC240 - one look, as quick as any file operation of the spool
+        raise ConfigurationError(f"there is no spool in {spool_dir}")
+    clock, tally = Clock(), Tally()
+    log = PostgresEventLog(database_url, clock)
+    with closing(Spool(spool_dir)) as spool:
+        try:
+            await deliver_leftovers(spool, log, tally, clock)
+        finally:
+            await log.close()
+    return tally
+
+
 class BreakerStore:
     """A registry whose breakers are kept in Postgres.
 
     Made by `BreakerStore.open(...)`. Each success, failure, refusal and transition of the breakers in `registry` is
-    recorded behind the calls, which never wait for it; the breakers' states are those of the log.
+    recorded behind the calls, which never wait for it unless their `durability` says so; the breakers' states are those
+    of the log.
 
     Attributes:
         registry: the breakers.
@@ -85,15 +114,32 @@ class BreakerStore:
 
     """
 
-    def __init__(self, registry: CircuitBreakerRegistry, log: PostgresEventLog, *, queue_limit: int) -> None:
+    def __init__(
+        self,
+        registry: CircuitBreakerRegistry,
+        log: PostgresEventLog,
+        *,
+        spool: Spool | None,
+        durability: Durability,
+        queue_limit: int,
+    ) -> None:
         self.registry = registry
         self._log = log
+        self._spool = spool
         self._follower = Follower(registry, log, 0)
         surroundings = registry.surroundings
         self.recorder = Recorder(
-            surroundings.journal, surroundings.clock, log, self._follower.settle, queue_limit=queue_limit
+            surroundings.journal,
+            surroundings.clock,
+            log,
+            self._follower.settle,
+            on_forgotten=self._follower.face_older_history,
+            spool=spool,
+            durability=durability,
+            queue_limit=queue_limit,
         )
-        self._following: asyncio.Task[None] | None = None
+        self._reporter = Reporter(self.recorder, log)
+        self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
     @asynccontextmanager
@@ -102,10 +148,14 @@ class BreakerStore:
         *,
         database_url: str | None = None,
         data_dir: str | os.PathLike[str] | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
+        spool_limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        durability: Durability | str = Durability.BEHIND,
         registry: CircuitBreakerRegistry | None = None,
         policy: Policy | None = None,
         queue_limit: int = DEFAULT_QUEUE_LIMIT,
         drain_seconds: float = DRAIN_SECONDS,
+        drain_on_sigterm: bool = True,
     ) -> AsyncIterator[Self]:
         """Open a store for the length of an `async with`.
 
@@ -113,11 +163,19 @@ class BreakerStore:
             database_url: a Postgres that is running and migrated.
             data_dir: a folder in which a Postgres of our own runs. With neither of the two, the environment says:
                 BREAKER_STORE_DATABASE_URL or BREAKER_STORE_DATA_DIR.
+            spool_dir: a folder on local disk for events that the database can't take now; one process has it at a time.
+                What an earlier process left there is stored first. None takes BREAKER_STORE_SPOOL_DIR; without either
+                events wait in memory alone.
+            spool_limit_bytes: from 80 % of it on successes are not kept, from 95 % on failures neither.
+            durability: what has become of a call's event when the call returns; see `Durability`. A call that needs
+                more or less than the others has `CircuitBreaker.with_durability`.
             registry: a registry to make durable, such as `get_circuit_breaker_registry()`; what the log knows takes
                 the place of what it knew, and the rest begins anew. None makes one.
             policy: the default policy of the registry that is made.
-            queue_limit: how many events may wait for the database before successes give way.
-            drain_seconds: how long the end may take to store what waits.
+            queue_limit: how many events may wait in memory before successes give way.
+            drain_seconds: how long the end may take to store what waits; the rest is spooled.
+            drain_on_sigterm: where nobody else handles SIGTERM, have it cancel the task that opened the store, so that
+                it is closed before the process ends by the signal.
 
         Raises:
             ConfigurationError: no database was named, or two; a policy for a registry that has one; a registry that
@@ -130,14 +188,23 @@ class BreakerStore:
             raise ConfigurationError("a registry that is handed over has its own policy")
         if queue_limit < 1:
             raise ConfigurationError(f"queue_limit is at least 1, not {queue_limit}")
+        chosen_durability = Durability.of(durability)
+        folder = find_spool_dir(spool_dir)
+        if chosen_durability is Durability.JOURNALED and folder is None:
+            raise ConfigurationError("durability 'journaled' needs a spool_dir")
         location = find_location(database_url, data_dir)
         async with AsyncExitStack() as stack:
+            if drain_on_sigterm:
+                stack.enter_context(ended_by_sigterm())
             url = await stack.enter_async_context(open_database(location))
             chosen = CircuitBreakerRegistry(policy=policy) if registry is None else registry
             stack.enter_context(_claimed(chosen))
+            spool = None
+            if folder is not None:
+                spool = stack.enter_context(closing(Spool(folder, limit_bytes=spool_limit_bytes)))
             log = PostgresEventLog(url, chosen.surroundings.clock)
             stack.push_async_callback(log.close)
-            store = cls(chosen, log, queue_limit=queue_limit)
+            store = cls(chosen, log, spool=spool, durability=chosen_durability, queue_limit=queue_limit)
             await store._start()
             stack.push_async_callback(store._stop, drain_seconds)
             yield store
@@ -148,17 +215,25 @@ class BreakerStore:
 
     async def _start(self) -> None:
         await self._log.open()
+        if self._spool is not None:
+            # First: what an earlier process saw is part of what decides.
+            clock = self.registry.surroundings.clock
+            await deliver_leftovers(self._spool, self._log, self.recorder.tally, clock)
         await self._load()
         self.recorder.start()
-        self._following = asyncio.create_task(self._follower.run(), name="breaker-store follower")
+        self._tasks = [
+            asyncio.create_task(self._follower.run(), name="breaker-store follower"),
+            asyncio.create_task(self._reporter.run(), name="breaker-store reporter"),
+        ]
 
     async def _stop(self, drain_seconds: float) -> None:
         try:
-            if self._following is not None:
-                self._following.cancel()
-                await asyncio.gather(self._following, return_exceptions=True)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:
             await self.recorder.close(drain_seconds)
+        await self._reporter.say_goodbye()
 
     async def _load(self) -> None:
         with _without_garbage_collection():

@@ -11,8 +11,8 @@ from breaker_store.core.events import CircuitState, Failure, Transition
 from breaker_store.core.policy import MICROSECONDS
 from breaker_store.core.state import BreakerState
 from breaker_store.demo.fleet import Tally, fleet_user_ids
-from breaker_store.runtime.recorder import RecorderStats
 from breaker_store.runtime.registry import CircuitBreakerRegistry
+from breaker_store.runtime.tally import RecorderStats
 
 TRANSITIONS_KEPT = 100
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from breaker_store.core.events import CircuitState, Failure, Transition
 from breaker_store.demo.observing import Ailing, Heard, Observation
 from breaker_store.demo.serving import API_PATH
-from breaker_store.runtime.recorder import RecorderStats
+from breaker_store.runtime.tally import RecorderStats
 from breaker_store.settings import Location
 
 NAMED_AT_MOST = 3
@@ -85,7 +85,7 @@ def describe_calls(seen: Observation) -> str:
 
 
 def describe_events(recorder: RecorderStats) -> str:
-    lost = recorder.set_aside + recorder.given_up
+    lost = recorder.set_aside + recorder.lost
     return f"{recorder.flushed:,} stored, {recorder.queued:,} queued" + (f", {lost:,} LOST" if lost else "")
 
 

@@ -155,7 +155,7 @@ class PostgresEventLog:
             if error.sqlstate == STORED_ALREADY:
                 await connection.execute("ROLLBACK")
                 return
-            if error.sqlstate == CHECK_VIOLATION and "no partition" in str(error):
+            if error.sqlstate == CHECK_VIOLATION and error.constraint_name is None:
                 # Somebody dropped it since we looked: it is made again when the batch comes again.
                 self._partitions.forget()
                 raise LogUnavailableError(described(error)) from error
@@ -184,6 +184,11 @@ class PostgresEventLog:
         """Read every breaker as of one moment, after putting right what contradicts the log."""
         async with self._reading_connection() as connection:
             return await loading.read_all(connection, policy)
+
+    async def last_position(self) -> int:
+        async with self._reading_connection() as connection:
+            position: int = await connection.fetchval("SELECT last FROM log_position")
+        return position
 
     async def transitions_after(self, position: int, limit: int) -> list[StoredTransition]:
         async with self._reading_connection() as connection:

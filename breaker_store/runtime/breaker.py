@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Literal, ParamSpec, Self, TypedDict, TypeVar
+from typing import Literal, ParamSpec, Self, TypeVar
 
 from breaker_store.core.cleaning import clean_name, clean_text
 from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Report, Reset, decide, permit_of
@@ -28,7 +29,7 @@ from breaker_store.core.events import (
 )
 from breaker_store.core.policy import MICROSECONDS, Policy, error_name
 from breaker_store.core.state import BreakerState, evolve
-from breaker_store.errors import CircuitBreakerOpenError
+from breaker_store.errors import CircuitBreakerOpenError, ConfigurationError, NotCommittedError
 from breaker_store.ports import MarkKind
 from breaker_store.runtime.calls import (
     NOT_CALLED,
@@ -39,41 +40,20 @@ from breaker_store.runtime.calls import (
     tells_of_the_service,
 )
 from breaker_store.runtime.clock import NANOSECONDS_IN_MICROSECOND, Clock
+from breaker_store.runtime.durable import DurableBreaker
 from breaker_store.runtime.journal import CalmSuccess, Marking, Refusals
 from breaker_store.runtime.surroundings import Block, Surroundings
+from breaker_store.runtime.told_state import StateDict, describe_state
+from breaker_store.settings import Durability
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 # To look a member up in its class takes longer than all that is done with it here.
 _CLOSED, _OPEN = CircuitState.CLOSED, CircuitState.OPEN
+_BEHIND, _COMMITTED = Durability.BEHIND, Durability.COMMITTED
 
-
-class StateDict(TypedDict):
-    """A breaker's state for people and dashboards. `timeout_remaining` is 0.0 unless open; times are Unix seconds."""
-
-    state: str
-    failure_count: int
-    success_count: int
-    failure_threshold: int
-    success_threshold: int
-    timeout_seconds: float
-    timeout_remaining: float
-    last_failure_time: float | None
-
-
-def describe_state(state: BreakerState, remaining_us: int) -> StateDict:
-    """Put a state into the words of `StateDict`; `remaining_us` is how long it still refuses, 0 unless open."""
-    return {
-        "state": state.state.value,
-        "failure_count": state.failure_count,
-        "success_count": state.success_count,
-        "failure_threshold": state.policy.failure_threshold,
-        "success_threshold": state.policy.success_threshold,
-        "timeout_seconds": state.policy.timeout_seconds,
-        "timeout_remaining": remaining_us / MICROSECONDS,
-        "last_failure_time": state.last_failure.at / MICROSECONDS if state.last_failure else None,
-    }
+logger = logging.getLogger(__name__)
 
 
 class CircuitBreaker:
@@ -161,23 +141,65 @@ class CircuitBreaker:
             self._fail(
                 error, permit or Permit(state.generation, state.era), started_ns, ended_ns, name_of(func)
             )
+            await self._secure(surroundings.journal.durability, error)
             raise
         ended_ns = monotonic_ns()
+        journal = surroundings.journal
         if permit is None and self._state is state:
             entry: CalmSuccess
             try:
                 entry = (self, state, started_ns, ended_ns, func.__name__)
             except Exception:  # noqa: BLE001 - a function without a name, or whose name can't be told, was called
                 entry = (self, state, started_ns, ended_ns, name_of(func))
-            journal = surroundings.journal
             pending = journal.pending
-            if 0 < len(pending) < journal.limit:
+            if 0 < len(pending) < journal.quick_limit:
                 pending.append(entry)
-            else:
-                journal.add(entry)
+                return result
+            journal.add(entry)
         else:
             self._succeed(permit or Permit(state.generation, state.era), started_ns, ended_ns, name_of(func))
+        if journal.durability is not _BEHIND:
+            journal.write_through()
+            if journal.durability is _COMMITTED:
+                await journal.commit(result)
         return result
+
+    async def call_as(
+        self,
+        durability: Durability,
+        func: Callable[Parameters, Awaitable[Result]],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
+        """Do the same, and have its event as durable as said before it returns."""
+        block = self.begin_as(durability)
+        awaitable = NOT_CALLED
+        try:
+            awaitable = func(*args, **kwargs)
+            result = await awaitable
+        except BaseException as error:
+            if not is_call(func, awaitable):
+                self._abandon(block.permit)
+                raise not_awaitable(func, awaitable) from error
+            self._end_block(block, name_of(func), error)
+            await self._secure(durability, error)
+            raise
+        self._end_block(block, name_of(func), None)
+        await self._secure(durability, None, result)
+        return result
+
+    def with_durability(self, durability: Durability | str) -> DurableBreaker:
+        """Give this breaker with another durability than the store's, for `call`, `async with` and as a decorator.
+
+        Raises:
+            ConfigurationError: there is none of this name; or the store has no spool, and "journaled" needs one.
+
+        """
+        chosen = Durability.of(durability)
+        if chosen is Durability.JOURNALED and not self._surroundings.journal.can_journal:
+            raise ConfigurationError("durability 'journaled' needs a store with a spool_dir")
+        return DurableBreaker(self, chosen)
 
     def __call__(
         self, func: Callable[Parameters, Awaitable[Result]]
@@ -191,9 +213,11 @@ class CircuitBreaker:
         return protected
 
     async def __aenter__(self) -> Self:
-        state = self._state
-        permit = self._admit()
-        block = Block(permit, self._surroundings.monotonic_ns(), state if state.calm else None)
+        return self.enter_as(self._surroundings.journal.durability)
+
+    def enter_as(self, durability: Durability) -> Self:
+        """Begin an `async with`."""
+        block = self.begin_as(durability)
         self._surroundings.blocks.setdefault((self, asyncio.current_task()), []).append(block)
         return self
 
@@ -203,14 +227,57 @@ class CircuitBreaker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._end_block(self._leave(), None, error)
+        durability = self._surroundings.journal.durability
+        if durability is not _BEHIND:
+            await self._secure(durability, error)
+
+    def begin_as(self, durability: Durability) -> Block:
+        """Begin a call; a refusal is on disk before it is raised, unless its user wants less."""
+        try:
+            return self._begin_block()
+        except CircuitBreakerOpenError:
+            if durability is not _BEHIND:
+                self._surroundings.journal.write_through()
+            raise
+
+    async def leave_as(self, durability: Durability, error: BaseException | None) -> None:
+        """End an `async with`, and have its event as durable as said."""
+        self._end_block(self._leave(), None, error)
+        await self._secure(durability, error)
+
+    def _begin_block(self) -> Block:
+        state = self._state
+        permit = self._admit()
+        return Block(permit, self._surroundings.monotonic_ns(), state if state.calm else None)
+
+    def _end_block(self, block: Block, operation: str | None, error: BaseException | None) -> None:
         ended_ns = self._surroundings.monotonic_ns()
-        permit, started_ns, calm = self._leave()
-        if error is None and calm is self._state:
-            self._surroundings.journal.add((self, calm, started_ns, ended_ns, None))
-        elif error is None:
-            self._succeed(permit, started_ns, ended_ns, None)
+        permit, started_ns, calm = block
+        if error is not None:
+            self._fail(error, permit, started_ns, ended_ns, operation)
+        elif calm is self._state:
+            self._surroundings.journal.add((self, calm, started_ns, ended_ns, operation))
         else:
-            self._fail(error, permit, started_ns, ended_ns, None)
+            self._succeed(permit, started_ns, ended_ns, operation)
+
+    async def _secure(
+        self, durability: Durability, error: BaseException | None, result: object = None
+    ) -> None:
+        """Have the newest event as durable as said; of a failed call its own error is what the caller has to hear."""
+        if durability is _BEHIND or (error is not None and not tells_of_the_service(error)):
+            return
+        journal = self._surroundings.journal
+        journal.write_through()
+        if durability is not _COMMITTED:
+            return
+        try:
+            await journal.commit(result)
+        except NotCommittedError as not_committed:
+            if error is None:
+                raise
+            error.add_note(f"breaker-store: {not_committed}")
+            logger.warning("a failure of user %s may not be stored: %s", self.user_id, not_committed)
 
     def _leave(self) -> Block:
         """Find the innermost `async with` of this task, so that tasks may share the object and nest it."""
@@ -237,6 +304,7 @@ class CircuitBreaker:
         now = self._surroundings.clock.now_us()
         command = Reset(now, journal.next_id(), journal.draw_era(), _clean(actor), _clean(reason))
         self._take_on(decide(self._state, command))
+        self._write_through()
 
     def set_policy(self, policy: Policy, *, actor: str | None = None, reason: str | None = None) -> None:
         """Give this user rules of their own; nothing happens if they have these already."""
@@ -247,6 +315,12 @@ class CircuitBreaker:
             now, self._surroundings.journal.next_id(), policy, _clean(actor), _clean(reason)
         )
         self._take_on(decide(self._state, command))
+        self._write_through()
+
+    def _write_through(self) -> None:
+        journal = self._surroundings.journal
+        if journal.durability is not _BEHIND:
+            journal.write_through()
 
     def adopt(self, state: BreakerState, news: Transition | None = None) -> None:
         """Take on a state that the store has; `news` is the transition to tell listeners of, if there is one."""
@@ -287,8 +361,13 @@ class CircuitBreaker:
             counted[3] = now_ns
             counted[4] += 1
         else:
+            journal = self._surroundings.journal
             counted = [self, state, now_ns, now_ns, 1]
-            self._refusals = counted if self._surroundings.journal.add(counted) else None
+            self._refusals = counted if journal.add(counted) else None
+            if journal.durability is not _BEHIND:
+                # On disk it can't be counted on: writing ends the counting, and the next is an entry of its own.
+                journal.write_through()
+                self._refusals = None
         return CircuitBreakerOpenError(
             self.user_id,
             timeout_remaining,

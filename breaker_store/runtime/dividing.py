@@ -19,7 +19,7 @@ def divide(batch: Batch, error: EventRefusedError) -> Iterator[Batch]:
     if batch.event_count > 1:
         middle = (batch.first_seq + batch.last_seq) // 2
         yield from filter(
-            _has_events, (_between(batch, 0, middle), _between(batch, middle + 1, batch.last_seq))
+            _has_events, (between(batch, 0, middle), between(batch, middle + 1, batch.last_seq))
         )
     elif not is_bare(batch):
         yield _bare(batch, f"{_REFUSED} {error})")
@@ -59,7 +59,8 @@ def _has_events(batch: Batch) -> bool:
     return batch.event_count > 0
 
 
-def _between(batch: Batch, first: int, last: int) -> Batch:
+def between(batch: Batch, first: int, last: int) -> Batch:
+    """Give the events from one number to another; there may be none."""
     outcomes = [row for row in batch.outcomes if first <= row[2] <= last]
     transitions = [each for each in batch.transitions if first <= each.transition.event_id.writer_seq <= last]
     numbers = [row[2] for row in outcomes] + [each.transition.event_id.writer_seq for each in transitions]

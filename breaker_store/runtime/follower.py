@@ -21,6 +21,7 @@ from breaker_store.errors import StoreError
 from breaker_store.ports import EventLog, Fate, StoredBreaker, StoredTransition
 from breaker_store.runtime.breaker import CircuitBreaker
 from breaker_store.runtime.registry import CircuitBreakerRegistry
+from breaker_store.runtime.surroundings import Unconfirmed
 
 logger = logging.getLogger(__name__)
 
@@ -69,22 +70,32 @@ class Follower:
                 self.position = news.transition.position or self.position
                 await self._hear(news)
 
+    async def face_older_history(self) -> None:
+        """Go on in a log that has forgotten the end of what it had: it was restored, or an older copy took its place.
+
+        No breaker is known to have its row, and positions begin again where the log's own end.
+        """
+        self.position = min(self.position, await self._log.last_position())
+        for breaker in self._registry:
+            breaker.stored = False
+
     async def settle(self, fates: list[Fate]) -> None:
         """Learn what became of this process's own transitions."""
         for fate in fates:
             waiting = self._unconfirmed(fate.user_id)
-            if fate.writer_seq not in [transition.event_id.writer_seq for transition in waiting]:
+            if waiting is None or not waiting.first_seq <= fate.writer_seq <= waiting.last_seq:
                 continue  # void already: the breaker has taken on something else since
             if fate.position is None:
                 await self._take_on_stored(fate.user_id)
             else:
-                self._confirm(fate)
+                self._confirm(fate, waiting)
 
-    def _confirm(self, fate: Fate) -> None:
+    def _confirm(self, fate: Fate, waiting: Unconfirmed) -> None:
         unconfirmed = self._registry.surroundings.unconfirmed
-        rest = [each for each in unconfirmed[fate.user_id] if each.event_id.writer_seq != fate.writer_seq]
-        if rest:
-            unconfirmed[fate.user_id] = rest
+        if fate.writer_seq < waiting.last_seq:
+            unconfirmed[fate.user_id] = Unconfirmed(
+                waiting.version + 1, fate.writer_seq + 1, waiting.last_seq
+            )
         else:
             del unconfirmed[fate.user_id]
 
@@ -109,7 +120,7 @@ class Follower:
         breaker = self._registry.get_breaker(user_id)
         breaker.stored = True
         waiting = self._unconfirmed(user_id)
-        if waiting and waiting[0].version <= transition.version:
+        if waiting is not None and waiting.version <= transition.version:
             if transition.kind is Kind.POLICY_CHANGED:
                 # It begins no count: what the current one holds stands in the log, which may be further by now.
                 await self._take_on_stored(user_id)
@@ -138,8 +149,8 @@ class Follower:
         self._registry.surroundings.unconfirmed.pop(breaker.user_id or 0, None)
         breaker.adopt(take_on(breaker.state, state), news and news.shifted(-self._log.correction_us))
 
-    def _unconfirmed(self, user_id: int) -> list[Transition]:
-        return self._registry.surroundings.unconfirmed.get(user_id, [])
+    def _unconfirmed(self, user_id: int) -> Unconfirmed | None:
+        return self._registry.surroundings.unconfirmed.get(user_id)
 
     def to_live(self, stored: StoredBreaker) -> BreakerState:
         """Put a stored state on the registry's clock, its wait by what remained when it was read."""

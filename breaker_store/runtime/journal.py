@@ -16,13 +16,15 @@ import logging
 import os
 import random
 import weakref
-from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from breaker_store.core.events import EventId, Failure, StoredEvent
+from breaker_store.core.events import EventId, Failure, Kind, StoredEvent
 from breaker_store.core.state import BreakerState
+from breaker_store.errors import NotCommittedError
 from breaker_store.ports import MarkKind
+from breaker_store.settings import Durability
 
 if TYPE_CHECKING:
     from breaker_store.runtime.breaker import CircuitBreaker
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_QUEUE_LIMIT = 100_000
 _GIVEN_UP = -1
+_NAMES = {Kind.SUCCESS: "successes", Kind.FAILURE: "failures", Kind.REJECTED: "refusals"}
 
 
 class Marking(NamedTuple):
@@ -45,6 +48,30 @@ Refusals: TypeAlias = list[Any]
 Noted: TypeAlias = "tuple[CircuitBreaker, StoredEvent, Marking | None]"
 Entry: TypeAlias = "CalmSuccess | Refusals | Noted"
 
+
+class Keeper(Protocol):
+    """Who takes what waits: the recorder."""
+
+    @property
+    def has_spool(self) -> bool:
+        """Whether an event can be journaled."""
+
+    def wake_later(self) -> None:
+        """Hear that an entry has arrived in an empty journal."""
+
+    def hurry(self) -> None:
+        """Hear that something can't wait."""
+
+    def write_through(self) -> None:
+        """Write what waits to local disk, if there is a spool."""
+
+    def committed(self) -> Awaitable[None]:
+        """Wait until what waits is stored."""
+
+    def leave_to_parent(self) -> None:
+        """Let go of what a forked child shares with its parent."""
+
+
 _journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
@@ -52,52 +79,83 @@ class Journal:
     """The events of one writer that wait for the recorder.
 
     Without a recorder nothing is kept. With one, at most `limit` entries wait. When the queue is full, successes and
-    refusals give way first; failures and transitions have a quarter of the limit more. What gave way is counted in
-    `given_up`.
+    refusals give way first; failures and transitions have a quarter of the limit more.
+
+    Attributes:
+        quick_limit: while fewer entries wait, and at least one, whoever has one may append it to `pending` himself.
+        durability: the store's, also after its end: what was promised is not there then, and that is said.
+        ended: whether there was a recorder, and there is none any more.
+        write_through: has what waits written to local disk, if there is a spool.
+        missed: how many events gave way, by the names of `Gap`, since the recorder last looked.
+
     """
 
     __slots__ = (
         "__weakref__",
-        "_hurry",
-        "_on_first",
+        "_keeper",
         "_random",
-        "given_up",
+        "durability",
+        "ended",
         "had_recorder",
+        "kept_last",
         "limit",
+        "missed",
         "pending",
+        "quick_limit",
         "taken",
+        "write_through",
         "writer_id",
     )
 
     def __init__(self) -> None:
         self.pending: deque[Entry] = deque()
         self.limit = 0
-        self.given_up = 0
-        self._hurry: Callable[[], None] | None = None
-        self.had_recorder = False
-        self._on_first: Callable[[], None] | None = None
+        self.had_recorder = self.ended = False
+        self.durability = Durability.BEHIND
+        self.missed: Counter[str] = Counter()
+        self._keeper: Keeper | None = None
         self.begin()
         _journals.add(self)
 
     def begin(self) -> None:
         """Become a new writer with nothing waiting, and with no recorder."""
-        self.had_recorder = self.had_recorder or self._on_first is not None
+        self.ended = self.ended or self._keeper is not None
+        self.had_recorder = self.had_recorder or self._keeper is not None
         self._random = random.Random(os.urandom(16))  # noqa: S311 - seeded apart from the user's own
         self.writer_id = self._random.randrange(1, 2**63)
-        self.taken = self.given_up = 0
+        self.taken = 0
+        self.kept_last = True
+        self.missed.clear()
         self.pending.clear()
-        self.limit = 0
-        self._on_first = self._hurry = None
+        self.limit = self.quick_limit = 0
+        self._keeper = None
+        self.write_through: Callable[[], None] = _do_nothing
 
-    def attach(self, on_first: Callable[[], None], hurry: Callable[[], None], limit: int) -> None:
-        """Begin to keep entries; `on_first` is told when one arrives in an empty journal, `hurry` when one can't wait."""
+    def attach(self, keeper: Keeper, limit: int, durability: Durability = Durability.BEHIND) -> None:
+        """Begin to keep entries, for a recorder."""
         self.begin()
-        self.had_recorder = False
-        self._on_first, self._hurry, self.limit = on_first, hurry, limit
+        self.had_recorder = self.ended = False
+        self._keeper, self.limit, self.durability = keeper, limit, durability
+        self.quick_limit = limit if durability is Durability.BEHIND else 0
+        self.write_through = keeper.write_through
+
+    def stop(self) -> None:
+        """Take no more entries: what waits is the last that is stored."""
+        self.limit, self.quick_limit = -1, 0
 
     @property
     def kept(self) -> bool:
-        return self._on_first is not None
+        return self._keeper is not None
+
+    @property
+    def can_journal(self) -> bool:
+        """Tell whether events can be written to local disk; without a recorder nothing is asked of them."""
+        return self._keeper is None or self._keeper.has_spool
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest entry; 0 if there was none."""
+        return self.taken + len(self.pending)
 
     def next_id(self) -> EventId:
         """Tell the id that the next entry will have; a number below 1 if there is no room for it."""
@@ -112,23 +170,43 @@ class Journal:
 
     def add(self, entry: Entry) -> bool:
         """Append an entry that may give way; the way in for a journal that is empty, full or not kept."""
+        self.kept_last = False
         if not self.kept:
             self._pass_by()
-            return False
-        if len(self.pending) >= self.limit:
-            self.given_up += 1
-            return False
-        self._append(entry)
-        return True
+        elif len(self.pending) >= self.limit:
+            self.missed["refusals" if isinstance(entry, list) else "successes"] += 1
+        else:
+            self._append(entry)
+        return self.kept_last
 
     def note(self, entry: Noted) -> None:
         """Append an event that was decided; its id says whether there was room for it."""
+        self.kept_last = False
         if not self.kept:
             self._pass_by()
         elif entry[1].event_id.writer_seq <= 0:
-            self.given_up += 1
+            self.missed[_NAMES.get(entry[1].kind, "transitions")] += 1
         else:
             self._append(entry)
+
+    async def commit(self, result: object = None) -> None:
+        """Wait until the newest entry is stored; where there never was a recorder there is nothing to wait for.
+
+        Raises:
+            NotCommittedError: it was not kept, or the recorder ends before it is stored.
+
+        """
+        if self._keeper is None:
+            if self.ended:
+                raise NotCommittedError("the store was closed before the call ended", result)
+            return
+        if not self.kept_last:
+            raise NotCommittedError("the event found no room and was not kept", result)
+        try:
+            await self._keeper.committed()
+        except NotCommittedError as error:
+            error.result = result
+            raise
 
     def _pass_by(self) -> None:
         self.taken += 1
@@ -140,19 +218,30 @@ class Journal:
 
     def hurry(self) -> None:
         """Have what waits stored at once."""
-        if self._hurry is not None:
-            self._hurry()
+        if self._keeper is not None:
+            self._keeper.hurry()
+
+    def leave_to_parent(self) -> None:
+        """Begin anew in a forked child: what waits, and the spool, are its parent's."""
+        if self._keeper is not None:
+            self._keeper.leave_to_parent()
+        self.begin()
 
     def _append(self, entry: Entry) -> None:
+        self.kept_last = True
         self.pending.append(entry)
-        if len(self.pending) == 1 and self._on_first is not None:
-            self._on_first()
+        if len(self.pending) == 1 and self._keeper is not None:
+            self._keeper.wake_later()
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _begin_anew_after_fork() -> None:
     """Keep a forked child from storing its parent's events, or its own under its parent's name."""
     for journal in list(_journals):
-        journal.begin()
+        journal.leave_to_parent()
 
 
 os.register_at_fork(after_in_child=_begin_anew_after_fork)

@@ -1,8 +1,10 @@
-"""Brings what breakers did into the log, behind their backs: calls never wait for it.
+"""Brings what breakers did into the log, behind their backs: a call waits for it only if its user asked for that.
 
-One flush is in flight at a time, so a writer's events arrive in their order. A flush goes out when the oldest entry has
-waited for the interval, and at once when there is a transition among them. While the log is away the same batch is sent
-again and again, and the journal, which is bounded, fills up; what gives way there is counted and said.
+One batch is on its way at a time, so a writer's events arrive in their order. A batch goes out when the oldest entry
+has waited for the interval, and at once when there is a transition among them. As soon as one has been on its way for
+longer than `PATIENCE_SECONDS`, what waits is moved to the spool, every interval, until the log has caught up with it:
+memory holds an interval's events and one batch. Without a spool they wait in memory, which is bounded; what gives way
+there is counted, said, and told to the log.
 """
 
 from __future__ import annotations
@@ -11,50 +13,41 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import tenacity
-
-from breaker_store.core.policy import Policy
-from breaker_store.errors import EventRefusedError, LedgerError, LogUnavailableError
-from breaker_store.ports import Batch, EventLog, Fate
+from breaker_store.errors import LedgerError, NotCommittedError
+from breaker_store.ports import Batch, EventLog, Gap, GapReason
 from breaker_store.runtime.clock import Clock
-from breaker_store.runtime.cutting import BatchCutter
-from breaker_store.runtime.dividing import divide, is_bare
+from breaker_store.runtime.cutting import BatchCutter, not_before
+from breaker_store.runtime.dividing import between
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT, Journal
+from breaker_store.runtime.sending import LONGEST_PAUSE_SECONDS, Sender, Settle
+from breaker_store.runtime.spooling import Spooling
+from breaker_store.runtime.tally import RecorderStats, Tally, numbers
+from breaker_store.runtime.waiting import Waiters
+from breaker_store.settings import Durability
+from breaker_store.spool import Spool
 
 logger = logging.getLogger(__name__)
 
 FLUSH_INTERVAL_SECONDS: Final = 0.02
-BATCH_SIZE: Final = 1_000
-LONGEST_PAUSE_SECONDS: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class RecorderStats:
-    """What the recorder has done since it was started.
-
-    Attributes:
-        queued: entries that wait in the journal, not counting the batch that is being sent.
-        flushed: events that are stored.
-        set_aside: events that the database refused even without their texts.
-        given_up: events that found the queue full.
-        last_error: what the log last complained of; None if it never did.
-
-    """
-
-    queued: int
-    flushed: int
-    set_aside: int
-    given_up: int
-    last_error: str | None
+PATIENCE_SECONDS: Final = 0.2
+BATCH_SIZE: Final = 2_000
+SPOOLED_AT_ONCE: Final = 500
+"""How many events are written or read in one go: a millisecond or two of the event loop's time."""
 
 
 class Recorder:
-    """Takes batches from a journal and appends them to a log until they are stored.
+    """Takes what waits in a journal and has it stored in a log, by way of a spool while the log is away.
 
-    `settle` is awaited with the fates of each batch's transitions, before the next batch is sent.
+    `settle` is awaited with the fates of each batch's transitions, before the next batch is sent, and `on_forgotten` when
+    the log turns out to be an older copy of itself.
+
+    Attributes:
+        durability: the store's.
+        tally: what has become of events so far, for `stats`.
+        started_at_us: when it was started, on the registry's clock; 0 before.
+
     """
 
     def __init__(  # noqa: PLR0913 - it joins these, and is made in one place
@@ -62,67 +55,148 @@ class Recorder:
         journal: Journal,
         clock: Clock,
         log: EventLog[Any],
-        settle: Callable[[list[Fate]], Awaitable[None]],
+        settle: Settle,
         *,
+        on_forgotten: Callable[[], Awaitable[None]] | None = None,
+        spool: Spool | None = None,
+        durability: Durability = Durability.BEHIND,
         queue_limit: int = DEFAULT_QUEUE_LIMIT,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._journal = journal
+        self._clock = clock
         self._log = log
-        self._settle = settle
+        self._spool = spool
+        self.durability = durability
         self._queue_limit = queue_limit
-        self._cutter = BatchCutter(journal, clock)
         self._pause = pause
+        self.tally = Tally()
+        self._cutter = BatchCutter(journal, clock)
+        self._sender = Sender(log, self.tally, spool, settle=settle, on_forgotten=on_forgotten, pause=pause)
+        self._spooling: Spooling | None = None
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._batch_no = 0
-        self._digest: bytes | None = None
         self._done_seq = 0
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._writer_id = 0
-        self._flushed = self._set_aside = self._given_up = 0
-        self._last_error: str | None = None
-        self._owed: dict[int, Policy] = {}
+        self._waiters = Waiters()
+        self._writer_id = self.started_at_us = 0
+        self._sending: Batch | None = None
+        self._busy_since: float | None = None
+        self._latest_at = self._waiting_before = 0
 
     def start(self) -> None:
         """Begin to record, as a new writer, on the running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._journal.attach(self._wake_later, self._wake.set, self._queue_limit)
+        self._journal.attach(self, self._queue_limit, self.durability)
         self._writer_id = self._journal.writer_id
+        self.started_at_us = self._clock.now_us()
+        if self._spool is not None:
+            self._spooling = Spooling(
+                self._spool,
+                self._journal,
+                self._clock,
+                self._cutter,
+                lambda: self._log.correction_us,
+                self._has_backlog,
+                self.tally,
+            )
         self._task = self._loop.create_task(self._run(), name="breaker-store recorder")
 
+    @property
+    def writer_id(self) -> int:
+        """Tell under which id this recorder's events are stored; 0 before the start."""
+        return self._writer_id
+
+    @property
+    def has_spool(self) -> bool:
+        return self._spooling is not None
+
     def stats(self) -> RecorderStats:
-        given_up = max(self._given_up, self._journal.given_up)
-        queued = len(self._journal.pending)
-        return RecorderStats(queued, self._flushed, self._set_aside, given_up, self._last_error)
+        self._count_what_gave_way()
+        on_their_way = 0 if self._sending is None else self._sending.event_count
+        return RecorderStats(
+            queued=len(self._journal.pending) + on_their_way,
+            flushed=self.tally.flushed,
+            spooled=self._spooling.event_count if self._spooling is not None else 0,
+            set_aside=self.tally.set_aside,
+            lost=self.tally.lost.total(),
+            lost_why=self.tally.lost_why,
+            oldest_waiting_seconds=self._oldest_waiting_seconds(),
+            last_error=self.tally.last_error,
+        )
 
     async def flush(self) -> None:
         """Wait until everything that happened before this call is stored.
 
         Raises:
-            LedgerError: recording has ended: the ledger contradicts this writer, or the store was closed, or this is
-                a forked child of the process that opened it.
+            LedgerError: recording has ended: the store was closed, or this is a forked child of the process that
+                opened it.
 
         """
+        await self._wait(for_commit=False)
+
+    async def committed(self) -> None:
+        """Wait until what waits is stored, and share its commit with all who wait.
+
+        Raises:
+            NotCommittedError: recording has ended, or ends before.
+
+        """
+        try:
+            await self._wait(for_commit=True)
+        except LedgerError as error:
+            raise NotCommittedError(str(error)) from error
+
+    async def _wait(self, *, for_commit: bool) -> None:
         self._fail_if_ended()
-        target = self._journal.taken + len(self._journal.pending)
-        if self._done_seq >= target:
-            return
-        waiter = self._loop.create_future()
-        self._waiters.append((target, waiter))
-        self._wake.set()
-        await waiter
+        target = self._journal.last_seq
+        if self._done_seq < target:
+            self._wake.set()
+            await self._waiters.wait(target, for_commit=for_commit)
 
     async def close(self, drain_seconds: float) -> int:
-        """Store what waits, for at most so many seconds, then stop; give the number of events that were not stored."""
+        """Store what waits, for at most so many seconds, spool the rest, and stop; give how many were not stored.
+
+        What happens after this call is not kept, and counted as lost.
+        """
+        self._count_what_gave_way()
+        if self._journal.writer_id == self._writer_id:
+            self._journal.stop()
         try:
             with suppress(TimeoutError, LedgerError):
                 async with asyncio.timeout(drain_seconds):
                     await self.flush()
+                    await self._tell_gaps_at_last()
         finally:
             left = await self._end()
         return left
+
+    async def _tell_gaps_at_last(self) -> None:
+        if self.tally.gaps:
+            self._idle.clear()
+            self._wake.set()
+        await self._idle.wait()
+
+    def wake_later(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_INTERVAL_SECONDS, self._end_interval)
+
+    def hurry(self) -> None:
+        self._wake.set()
+
+    def write_through(self) -> None:
+        if self._spooling is not None:
+            left_out = self._spooling.write_through()
+            if left_out:
+                self._journal.kept_last = self._journal.last_seq not in left_out
+                self._waiters.disappoint(left_out)
+
+    def leave_to_parent(self) -> None:
+        if self._spool is not None:
+            self._spool.leave_to_parent()
+        self._spooling = None
 
     async def _end(self) -> int:
         if self._timer is not None:
@@ -138,119 +212,188 @@ class Recorder:
     def _leave_journal(self) -> int:
         if self._journal.writer_id != self._writer_id:
             return 0  # a forked child has begun anew; what waited is its parent's
-        self._say_what_was_given_up()
-        left = self._journal.taken + len(self._journal.pending) - self._done_seq
+        left = self._journal.last_seq - self._done_seq
+        lost = self._spool_the_rest(left) + self._journal.missed.total()
+        if lost:
+            self.tally.lost[GapReason.ENDED] += lost
+            why = self.tally.last_error or "the time to do it ran out"
+            logger.error("%d events were not stored and are lost: %s", lost, why)
+        self._waiters.fail("the store was closed before this was stored")
         self._journal.begin()
-        if left:
-            logger.error(
-                "%d events were not stored: %s", left, self._last_error or "the time to do it ran out"
-            )
+        self._sending = None
         return left
 
-    def _wake_later(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(FLUSH_INTERVAL_SECONDS, self._end_interval)
+    def _spool_the_rest(self, left: int) -> int:
+        """Write to disk all that is not known to be stored; tell how many events are nowhere then."""
+        sending, spooling = self._sending, self._spooling
+        on_their_way = 0 if sending is None else sending.event_count
+        if spooling is None:
+            return left
+        if sending is not None and spooling.keep(sending):
+            spooling.event_count += on_their_way
+            on_their_way = 0
+        if on_their_way == 0:
+            spooling.move_all()
+        has_kept_gaps = spooling.keep_gaps(self._journal.last_seq)
+        if left == 0 and not has_kept_gaps:
+            spooling.remove()
+        if spooling.event_count:
+            logger.warning(
+                "%d events were not stored and are kept in %s: the next start stores them",
+                spooling.event_count,
+                spooling.spool.directory,
+            )
+        return on_their_way + len(self._journal.pending)
 
     def _end_interval(self) -> None:
         self._timer = None
         self._wake.set()
+        if self._spooling is not None and self._should_spool():
+            self._spool_some(self._spooling)
+        elif self._busy_since is not None:
+            self.wake_later()
+
+    def _should_spool(self) -> bool:
+        """Tell whether events go to the spool now: those before them are there, or on their way for too long."""
+        if self._task is None or self._task.done():
+            return True
+        if self._busy_since is None:
+            return False
+        if self._has_backlog() or self._loop.time() - self._busy_since > PATIENCE_SECONDS:
+            return True
+        # Each batch may be quick enough, and yet more arrives than goes out.
+        return len(self._journal.pending) > BATCH_SIZE and self._queue_age_us() > PATIENCE_SECONDS * 1_000_000
+
+    def _has_backlog(self) -> bool:
+        until = self._done_seq if self._sending is None else self._sending.last_seq
+        return until < self._journal.taken
+
+    def _spool_some(self, spooling: Spooling) -> None:
+        if self._sending is None or spooling.keep(self._sending):
+            self._waiters.disappoint(spooling.move(SPOOLED_AT_ONCE))
+        if len(self._journal.pending) >= SPOOLED_AT_ONCE:
+            self._timer = self._loop.call_later(0, self._end_interval)
+        elif self._journal.pending or self._busy_since is not None:
+            self.wake_later()
 
     async def _run(self) -> None:
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._idle.clear()
+            try:
                 await self._store_what_waits()
-        except Exception as error:
-            # A contradiction in the ledger, or a defect of ours: either way nobody else would say it.
-            self._last_error = str(error)
-            logger.critical("recording has stopped, and nothing is stored from now on", exc_info=True)
-            self._say_what_was_given_up()
-            self._fail_waiters(LedgerError(str(error)))
+            except Exception as error:
+                # A defect of ours: nobody else would say it. Meanwhile events wait, on disk if there is a spool.
+                self.tally.last_error = f"{type(error).__name__}: {error}"
+                logger.critical("storing events has failed unexpectedly, and is tried again", exc_info=True)
+                await self._pause_busily()
+            else:
+                self._idle.set()
+
+    async def _pause_busily(self) -> None:
+        self._busy_since = self._loop.time()
+        self.wake_later()
+        await self._pause(LONGEST_PAUSE_SECONDS)
+        self._wake.set()
 
     async def _store_what_waits(self) -> None:
-        pending = self._journal.pending
-        waiting = len(pending)
-        while waiting > 0:
-            await self._log.keep_time()
-            batch = self._cutter.cut(BATCH_SIZE, self._log.correction_us)
-            waiting -= batch.event_count
-            # Those whose first event was set aside: without a row nothing of theirs could win.
-            batch, self._owed = replace(batch, newcomers={**self._owed, **batch.newcomers}), {}
+        target = self._journal.last_seq
+        try:
+            while self._done_seq < target:
+                self._busy_since = self._loop.time()
+                await self._store_batch()
+                # Encoding has no await in it: let the calls of the bots come in between.
+                await asyncio.sleep(0)
+            if self.tally.gaps and self._done_seq == self._journal.last_seq:
+                await self._tell_gaps()
+        finally:
+            self._busy_since = None
+        if self._journal.pending:
+            self.wake_later()
+
+    async def _tell_gaps(self) -> None:
+        alone = self.tally.gaps_alone(self._writer_id, self._done_seq)
+        try:
+            await self._sender.deliver(alone)
+        except BaseException:
+            self.tally.gaps.extend(alone.gaps)
+            raise
+
+    async def _store_batch(self) -> None:
+        if self._spooling is not None:
+            self.wake_later()  # to look whether it takes too long
+        await self._log.keep_time()
+        batch = self._next_batch()
+        if batch is not None:
             await self._deliver(batch)
-            self._done_seq = batch.last_seq
-            self._release_waiters()
-            self._say_what_was_given_up()
-            # Encoding has no await in it: let the calls of the bots come in between.
-            await asyncio.sleep(0)
-        if pending:
-            self._wake_later()
+
+    def _next_batch(self) -> Batch | None:
+        """Take the next events, from the spool if they are there alone; None if there are none after all."""
+        if self._sending is not None:  # something unexpected kept it from being stored
+            return between(self._sending, self._sender.done_seq + 1, self._sending.last_seq)
+        self._count_what_gave_way()
+        if self._spooling is not None and self._done_seq < self._journal.taken:
+            batch = self._spooling.read(self._done_seq, BATCH_SIZE)
+            if batch is None:
+                self._waiters.disappoint(range(self._done_seq + 1, self._journal.taken + 1))
+                self._finish(self._journal.taken)
+                return None
+            if batch.last_seq - self._done_seq > batch.event_count:
+                present = numbers(batch)
+                missing = {seq for seq in range(self._done_seq + 1, batch.last_seq) if seq not in present}
+                self._waiters.disappoint(missing)
+            return self.tally.tell_gaps(not_before(batch, self._latest_at))
+        return self.tally.tell_gaps(self._cutter.cut(BATCH_SIZE, self._log.correction_us))
 
     async def _deliver(self, batch: Batch) -> None:
-        """Store a batch; if the log refuses it for what one event contains, find that event."""
-        try:
-            fates = await self._append(batch)
-        except EventRefusedError as error:
-            self._last_error = str(error)
-            for part in divide(batch, error):
-                await self._deliver(part)
-            if batch.event_count == 1 and is_bare(batch):
-                self._set_aside += 1
-                self._owed |= batch.newcomers
-                logger.exception("event %d-%d was refused and is set aside", batch.writer_id, batch.first_seq)
-            return
-        self._flushed += batch.event_count
-        if fates:
-            await self._settle_safely(fates)
+        self._sending = batch
+        waiting_before, self._waiting_before = self._waiting_before, self._waiting()
+        self._waiters.disappoint(await self._sender.deliver(batch))
+        self._sending = None
+        self._latest_at = max(self._latest_at, batch.latest)
+        self._finish(batch.last_seq)
+        if self._has_backlog() and waiting_before - self._waiting_before > batch.event_count // 2:
+            await self._leave_room()
 
-    async def _settle_safely(self, fates: list[Fate]) -> None:
-        try:
-            await self._settle(fates)
-        except Exception:
-            # The batch is stored: one breaker that can't take on what became of it must not stop all others.
-            logger.exception("what became of %d transitions can't be taken on", len(fates))
+    def _waiting(self) -> int:
+        spooled = 0 if self._spooling is None else self._spooling.event_count
+        return spooled + len(self._journal.pending)
 
-    async def _append(self, batch: Batch) -> list[Fate]:
-        """Seal a batch as the next of this writer and send it until the log has it."""
-        sealed = self._log.seal(replace(batch, batch_no=self._batch_no + 1, previous_digest=self._digest))
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(LogUnavailableError),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE_SECONDS),
-            before_sleep=self._note_trouble,
-            sleep=self._pause,
-            reraise=True,
-        )
-        fates: list[Fate] = await retrying(self._log.append, sealed)
-        self._batch_no += 1
-        self._digest = sealed.digest
-        return fates
+    async def _leave_room(self) -> None:
+        """Let others have the database for as long as the last batch took: less arrives than half of what goes out."""
+        if self._busy_since is not None:
+            await self._pause(min(self._loop.time() - self._busy_since, PATIENCE_SECONDS))
 
-    def _note_trouble(self, attempt: tenacity.RetryCallState) -> None:
-        outcome = attempt.outcome
-        error = outcome.exception() if outcome is not None else None
-        if attempt.attempt_number == 1:
-            logger.warning("the event log is away; events wait in memory: %s", error)
-        self._last_error = str(error)
-        self._say_what_was_given_up()
+    def _finish(self, seq: int) -> None:
+        self._done_seq = max(self._done_seq, seq)
+        self._waiters.release(self._done_seq)
+        if self._spooling is not None:
+            self._spooling.forget(self._done_seq)
 
-    def _say_what_was_given_up(self) -> None:
-        more = self._journal.given_up - self._given_up
-        if more > 0:
-            logger.error("%d events were given up: the queue was full", more)
-            self._given_up += more
+    def _count_what_gave_way(self) -> None:
+        missed = self._journal.missed
+        if missed:
+            now = self._clock.now_us() + self._log.correction_us
+            logger.error("%d events found the queue full and are lost", missed.total())
+            self.tally.lose(Gap(GapReason.QUEUE_FULL, self._latest_at or now, now, **missed))
+            missed.clear()
 
-    def _release_waiters(self) -> None:
-        for target, waiter in self._waiters:
-            if target <= self._done_seq and not waiter.done():
-                waiter.set_result(None)
-        self._waiters = [pair for pair in self._waiters if not pair[1].done()]
+    def _oldest_waiting_seconds(self) -> float | None:
+        now = self._clock.now_us()
+        if self._sending is not None:
+            at = self._sending.earliest - self._log.correction_us
+        elif self._spooling is not None and self._spooling.event_count:
+            at = self._spooling.oldest_at - self._log.correction_us
+        elif self._journal.pending:
+            return self._queue_age_us() / 1_000_000
+        else:
+            return None
+        return max(now - at, 0) / 1_000_000
 
-    def _fail_waiters(self, error: LedgerError) -> None:
-        for _, waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
-        self._waiters.clear()
+    def _queue_age_us(self) -> int:
+        return max(self._clock.now_us() - self._cutter.oldest_at(), 0)
 
     def _fail_if_ended(self) -> None:
         if self._task is None or self._task.done() or self._journal.writer_id != self._writer_id:
-            raise LedgerError(self._last_error or "the recorder does not run")
+            raise LedgerError(self.tally.last_error or "the recorder does not run")

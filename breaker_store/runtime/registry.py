@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from breaker_store.core.events import CircuitState
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
-from breaker_store.runtime.breaker import CircuitBreaker, StateDict
+from breaker_store.runtime.breaker import CircuitBreaker
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.listeners import Listener
 from breaker_store.runtime.surroundings import Surroundings
+from breaker_store.runtime.told_state import StateDict
 
 logger = logging.getLogger(__name__)
 

@@ -23,14 +23,27 @@ class Block(NamedTuple):
     calm: BreakerState | None
 
 
+class Unconfirmed(NamedTuple):
+    """A breaker's transitions that the log has not confirmed yet, each decided on the one before.
+
+    Attributes:
+        version: of the first of them.
+        first_seq, last_seq: all transitions of this breaker between these numbers are among them.
+
+    """
+
+    version: int
+    first_seq: int
+    last_seq: int
+
+
 class Surroundings:
     """Clock, journal and listeners, and what is under way.
 
     Attributes:
         has_store: whether a store is open on the registry, or being opened.
         blocks: the `async with` blocks under way, by breaker and task, the innermost last.
-        unconfirmed: transitions by user that the log has not confirmed yet, oldest first; each was decided on the one
-            before.
+        unconfirmed: by user; they may be many while the log is away, so no more is kept of them than their range.
 
     """
 
@@ -43,8 +56,12 @@ class Surroundings:
         self.listeners = Listeners()
         self.has_store = False
         self.blocks: dict[tuple[CircuitBreaker, asyncio.Task[Any] | None], list[Block]] = {}
-        self.unconfirmed: dict[int, list[Transition]] = {}
+        self.unconfirmed: dict[int, Unconfirmed] = {}
 
     def expect_confirmation(self, user_id: int | None, transition: Transition) -> None:
-        if user_id is not None and self.journal.kept and transition.event_id.writer_seq > 0:
-            self.unconfirmed.setdefault(user_id, []).append(transition)
+        seq = transition.event_id.writer_seq
+        if user_id is not None and self.journal.kept and seq > 0:
+            before = self.unconfirmed.get(user_id)
+            self.unconfirmed[user_id] = (
+                Unconfirmed(transition.version, seq, seq) if before is None else before._replace(last_seq=seq)
+            )

@@ -11,10 +11,11 @@ import pytest
 
 from breaker_store import CircuitBreaker, CircuitBreakerRegistry, CircuitState, Policy
 from breaker_store.core.state import BreakerState
-from breaker_store.ports import Batch, EventLog, Fate
+from breaker_store.ports import Batch, EventLog, Fate, Gap, RecorderReport
 from breaker_store.runtime.clock import ManualClock
 from breaker_store.runtime.cutting import BatchCutter
 from breaker_store.runtime.follower import Follower
+from tests.runtime.driving import Keeper
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
@@ -23,6 +24,8 @@ QUICK = Policy(failure_threshold=2, timeout_seconds=10, success_threshold=2)
 
 AnyLog = EventLog[Any]
 OpenLog = Callable[[ManualClock], Awaitable[AnyLog]]
+ReadGaps = Callable[[int], Awaitable[list[Gap]]]
+ReadReport = Callable[[int], Awaitable[RecorderReport | None]]
 
 
 class NoAnswerError(Exception):
@@ -37,10 +40,6 @@ async def bad() -> str:
     raise NoAnswerError("no answer")
 
 
-def nothing() -> None:
-    pass
-
-
 class Writer:
     """One process: its registry on a clock that stands still, and the batches that it has sent."""
 
@@ -49,11 +48,15 @@ class Writer:
         self.clock = clock
         self.registry = CircuitBreakerRegistry(policy=policy, clock=clock)
         self.journal = self.registry.surroundings.journal
-        self.journal.attach(nothing, nothing, 1_000_000)
+        self.journal.attach(Keeper(), 1_000_000)
         self.follower = Follower(self.registry, log, 0)
         self._cutter = BatchCutter(self.journal, clock)
         self._batch_no = 0
         self._digest: bytes | None = None
+
+    @property
+    def writer_id(self) -> int:
+        return self.journal.writer_id
 
     def breaker(self, user_id: int = USER) -> CircuitBreaker:
         return self.registry.get_breaker(user_id)

@@ -20,7 +20,7 @@ from breaker_store.demo.wording import (
     describe_reason,
     describe_standing,
 )
-from breaker_store.runtime.recorder import RecorderStats
+from breaker_store.runtime.tally import RecorderStats
 from breaker_store.settings import Location
 
 SECOND = 1_000_000
@@ -51,7 +51,7 @@ def trip() -> tuple[BreakerState, Transition]:
 OPEN, OPENED = trip()
 HALF_OPEN = replace(OPEN, state=CircuitState.HALF_OPEN, success_count=1, retry_at=None)
 INTRODUCTION = Introduction("demo", "nothing is known", "http://127.0.0.1:8000")
-STATS = RecorderStats(3, 1_234, 0, 0, None)
+STATS = RecorderStats(3, 1_234, 0, 0, 0, None, None, None)
 
 
 def observe(*ailing: Ailing, latest: tuple[Heard, ...] = ()) -> Observation:
@@ -142,7 +142,7 @@ def test_who_changed_a_breaker_by_hand_is_named() -> None:
 
 
 def test_events_that_were_lost_are_said() -> None:
-    assert describe_events(replace(STATS, set_aside=1, given_up=2)) == "1,234 stored, 3 queued, 3 LOST"
+    assert describe_events(replace(STATS, set_aside=1, lost=2)) == "1,234 stored, 3 queued, 3 LOST"
 
 
 def test_the_end_tells_a_command_that_can_be_copied(tmp_path) -> None:

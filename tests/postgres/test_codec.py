@@ -16,7 +16,8 @@ from breaker_store.core.cleaning import clean_name
 from breaker_store.core.events import CircuitState, EventId, Failure, Kind, Outcome, Transition
 from breaker_store.core.policy import GREATEST_COUNT, GREATEST_TIMEOUT_SECONDS, Policy
 from breaker_store.ports import Batch, OutcomeRow, Source, UserTransition
-from breaker_store.postgres.event_log import SMALL_BATCH, PostgresEventLog
+from breaker_store.postgres.appending import SMALL_BATCH
+from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.partitions import FIRST_US, LAST_US
 from breaker_store.postgres.stored_events import read_event_id, read_outcome, read_transition
 from breaker_store.runtime.clock import Clock

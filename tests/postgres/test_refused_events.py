@@ -46,7 +46,7 @@ async def test_an_event_with_a_text_that_postgres_refuses_is_stored_without_it(
     assert await contradicting_batches(connection) == []
 
 
-async def test_an_event_whose_day_can_have_no_partition_is_set_aside_and_said(
+async def test_an_event_whose_day_can_have_no_partition_is_lost_without_a_spool_and_said(
     store: BreakerStore, connection: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.registry.get_breaker(1).call(ok)
@@ -54,10 +54,11 @@ async def test_an_event_whose_day_can_have_no_partition_is_set_aside_and_said(
     fail_uncleaned(store.registry, at=store.registry.surroundings.clock.now_us() + 2 * CENTURY_US)
     await store.flush()
     stats = store.recorder.stats()
-    assert (stats.flushed, stats.set_aside) == (2, 1)
+    assert (stats.flushed, stats.set_aside, stats.lost) == (2, 0, 1)
+    assert stats.lost_why == "the database refused them"
     assert await outcomes(connection) == []
     assert await connection.fetchval("SELECT count(*) FROM breaker_outcomes") == 2
-    assert "set aside" in caplog.text
+    assert "can't be stored and are lost" in caplog.text
 
 
 async def test_a_run_that_began_with_a_refused_text_is_counted_after_a_restart(

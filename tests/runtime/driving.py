@@ -131,8 +131,8 @@ class Recording:
         self.clock = ManualClock(START)
         self.registry = CircuitBreakerRegistry(policy=policy, clock=self.clock)
         self.journal = self.registry.surroundings.journal
-        self.woken = self.hurried = 0
-        self.journal.attach(self._wake, self._hurry, limit)
+        self.keeper = Keeper()
+        self.journal.attach(self.keeper, limit)
         self.cutter = BatchCutter(self.journal, self.clock)
 
     @property
@@ -144,7 +144,10 @@ class Recording:
 
     def events(self) -> list[StoredEvent]:
         """Take what waits, as the events it would be read back as."""
-        return read(self.cut()) if self.journal.pending else []
+        events: list[StoredEvent] = []
+        while self.journal.pending:
+            events += read(self.cut())
+        return events
 
     def kinds(self) -> list[Kind]:
         return [event.kind for event in self.events()]
@@ -152,11 +155,29 @@ class Recording:
     def verdicts(self) -> list[Verdict]:
         return [event.verdict for event in self.events() if isinstance(event, Outcome)]
 
-    def _wake(self) -> None:
+
+class Keeper:
+    """Has a journal keep what waits, and does nothing with it but to count what it is told."""
+
+    has_spool = False
+
+    def __init__(self) -> None:
+        self.woken = self.hurried = self.written_through = 0
+
+    def wake_later(self) -> None:
         self.woken += 1
 
-    def _hurry(self) -> None:
+    def hurry(self) -> None:
         self.hurried += 1
+
+    def write_through(self) -> None:
+        self.written_through += 1
+
+    async def committed(self) -> None:
+        pass
+
+    def leave_to_parent(self) -> None:
+        pass
 
 
 def read(batch: Batch) -> list[StoredEvent]:

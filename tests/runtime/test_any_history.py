@@ -142,7 +142,7 @@ class AnyHistory(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "recording"):
             return
-        if self.recording.journal.pending:
+        while self.recording.journal.pending:
             self.cut(1_000_000, 0)
             self.live_state_is_what_the_recorded_events_mean()
         rejected = [event for event in self.all_outcomes() if event.kind is Kind.REJECTED]

@@ -13,7 +13,7 @@ from breaker_store.core.events import Kind, Outcome, Transition
 from breaker_store.ports import MarkKind
 from breaker_store.runtime.clock import ManualClock
 from breaker_store.runtime.journal import Journal
-from tests.runtime.driving import Recording, fail_times, recover, succeed, trip
+from tests.runtime.driving import Keeper, Recording, fail_times, recover, succeed, trip
 
 NEVER_OPENS = Policy(failure_threshold=1_000_000)
 
@@ -28,7 +28,7 @@ async def test_without_a_recorder_nothing_is_kept_and_events_are_numbered_all_th
     breaker, journal = registry.get_breaker(101), registry.surroundings.journal
     await breaker.call(succeed)
     await trip(breaker)
-    assert (journal.kept, len(journal.pending), journal.given_up) == (False, 0, 0)
+    assert (journal.kept, len(journal.pending), journal.missed.total()) == (False, 0, 0)
     assert breaker.state.opened_by == (journal.writer_id, 7)
     assert breaker.state.last_failure.event_id.writer_seq == 6
 
@@ -90,21 +90,21 @@ async def test_numbers_go_on_from_batch_to_batch(recording: Recording) -> None:
 
 async def test_the_recorder_is_told_when_an_entry_arrives_in_an_empty_queue(recording: Recording) -> None:
     await succeed_times(recording, 3)
-    assert (recording.woken, recording.hurried) == (1, 0)
+    assert (recording.keeper.woken, recording.keeper.hurried) == (1, 0)
     recording.cut()
     await fail_times(recording.breaker, 2)
-    assert (recording.woken, recording.hurried) == (2, 0)
+    assert (recording.keeper.woken, recording.keeper.hurried) == (2, 0)
 
 
 async def test_a_transition_cannot_wait(recording: Recording) -> None:
     await trip(recording.breaker)
-    assert recording.hurried == 1
+    assert recording.keeper.hurried == 1
 
 
 async def test_successes_give_way_when_the_queue_is_full_and_are_counted() -> None:
     recording = Recording(limit=8)
     await succeed_times(recording, 11)
-    assert (len(recording.journal.pending), recording.journal.given_up) == (8, 3)
+    assert (len(recording.journal.pending), recording.journal.missed.total()) == (8, 3)
     assert recording.kinds() == [Kind.SUCCESS] * 8
 
 
@@ -115,7 +115,7 @@ async def test_refusals_give_way_when_the_queue_is_full_and_each_is_counted() ->
     for _ in range(4):
         with pytest.raises(CircuitBreakerOpenError):
             await recording.breaker.call(succeed)
-    assert (len(recording.journal.pending), recording.journal.given_up) == (8, 4)
+    assert (len(recording.journal.pending), recording.journal.missed.total()) == (8, 4)
     recording.cut()
     with pytest.raises(CircuitBreakerOpenError):
         await recording.breaker.call(succeed)
@@ -129,7 +129,7 @@ async def test_refusals_are_counted_on_in_an_entry_that_has_its_place_though_the
         with pytest.raises(CircuitBreakerOpenError):
             await recording.breaker.call(succeed)
         await succeed_other(recording, 3)
-    assert recording.journal.given_up == 5
+    assert recording.journal.missed.total() == 5
     assert [event.count for event in recording.events() if event.kind is Kind.REJECTED] == [2]
 
 
@@ -142,7 +142,7 @@ async def test_failures_and_transitions_have_a_quarter_more_room() -> None:
     recording = Recording(limit=8)
     await succeed_times(recording, 8)
     await fail_times(recording.breaker, 5)
-    assert (len(recording.journal.pending), recording.journal.given_up) == (10, 4)
+    assert (len(recording.journal.pending), recording.journal.missed.total()) == (10, 4)
     assert recording.breaker.get_state()["state"] == "open"
     assert recording.kinds() == [Kind.SUCCESS] * 8 + [Kind.FAILURE] * 2
 
@@ -167,8 +167,8 @@ async def test_the_queue_is_bounded_whatever_happens(limit: int) -> None:
         await recover(breaker, recording.clock)
         breaker.reset()
         assert len(recording.journal.pending) <= limit + limit // 4 + 1
-    assert recording.journal.given_up > 0
-    assert recording.journal.given_up + len(recording.journal.pending) == 20 * 7
+    assert recording.journal.missed.total() > 0
+    assert recording.journal.missed.total() + len(recording.journal.pending) == 20 * 7
 
 
 async def test_what_the_queue_takes_again_is_numbered_without_a_gap() -> None:
@@ -185,7 +185,7 @@ async def test_a_run_of_failures_whose_first_was_given_up_is_marked_by_the_first
     recording = Recording(NEVER_OPENS, limit=4)
     await fail_times(recording.registry.get_breaker(102), 5)
     await fail_times(recording.breaker, 1)
-    assert recording.journal.given_up == 1
+    assert recording.journal.missed.total() == 1
     recording.cut()
     await fail_times(recording.breaker, 1)
     (mark,) = recording.cut().marks
@@ -197,15 +197,23 @@ async def test_a_transition_that_was_given_up_does_not_wait_for_confirmation() -
     recording = Recording(limit=4)
     for _ in range(100):
         recording.breaker.reset()
-    assert recording.journal.given_up == 95
-    assert len(recording.registry.surroundings.unconfirmed[101]) == 5
+    assert recording.journal.missed.total() == 95
+    assert recording.registry.surroundings.unconfirmed[101] == (1, 1, 5)
+
+
+async def test_what_waits_for_confirmation_takes_no_more_room_the_more_there_is_of_it(
+    recording: Recording,
+) -> None:
+    for _ in range(100):
+        recording.breaker.reset()
+    assert recording.registry.surroundings.unconfirmed == {101: (1, 1, 100)}
 
 
 async def test_a_recorder_begins_as_a_new_writer_with_nothing_waiting(recording: Recording) -> None:
     await fail_times(recording.breaker, 3)
     recording.cut(limit=2)
     before = recording.journal.writer_id
-    recording.journal.attach(lambda: None, lambda: None, 8)
+    recording.journal.attach(Keeper(), 8)
     assert recording.journal.writer_id != before
     assert (len(recording.journal.pending), recording.journal.next_id().writer_seq) == (0, 1)
 
@@ -222,8 +230,8 @@ async def test_a_journal_that_lost_its_recorder_keeps_nothing(recording: Recordi
 async def test_what_was_given_up_is_counted_anew_for_a_new_recorder() -> None:
     recording = Recording(limit=1)
     await succeed_times(recording, 3)
-    recording.journal.attach(lambda: None, lambda: None, 1)
-    assert recording.journal.given_up == 0
+    recording.journal.attach(Keeper(), 1)
+    assert recording.journal.missed.total() == 0
 
 
 def test_eras_are_random_signed_32_bit_numbers_and_never_0() -> None:
@@ -278,11 +286,17 @@ FORKING = """
 import asyncio, os
 from breaker_store import CircuitBreakerRegistry
 
+class Keeper:
+    def wake_later(self): pass
+    def hurry(self): pass
+    def write_through(self): pass
+    def leave_to_parent(self): pass
+
 async def succeed(): pass
 
 registry = CircuitBreakerRegistry()
 journal = registry.surroundings.journal
-journal.attach(lambda: None, lambda: None, 100)
+journal.attach(Keeper(), 100)
 breaker = registry.get_breaker(101)
 asyncio.run(breaker.call(succeed))
 breaker.reset()

@@ -59,7 +59,7 @@ def test_an_id_that_does_not_fit_in_signed_64_bits_is_refused(
 
 def test_asking_for_a_breaker_writes_nothing(recording: Recording) -> None:
     recording.registry.get_breaker(7)
-    assert (recording.woken, len(recording.journal.pending)) == (0, 0)
+    assert (recording.keeper.woken, len(recording.journal.pending)) == (0, 0)
 
 
 async def test_breakers_are_listed_by_their_state(
@@ -188,8 +188,8 @@ async def test_transitions_wait_for_confirmation_only_where_there_is_a_store(
     await trip(registry.get_breaker(101))
     await trip(recording.breaker)
     assert registry.surroundings.unconfirmed == {}
-    ((user_id, (opened,)),) = recording.registry.surroundings.unconfirmed.items()
-    assert (user_id, opened.kind) == (101, Kind.OPENED)
+    opened = recording.breaker.state.opened_by
+    assert recording.registry.surroundings.unconfirmed == {101: (1, opened.writer_seq, opened.writer_seq)}
 
 
 async def test_a_call_under_way_when_a_store_takes_over_is_late(registry: CircuitBreakerRegistry) -> None:
@@ -228,7 +228,8 @@ def test_the_shared_registry_says_once_that_it_is_in_memory_only() -> None:
 def test_the_shared_registry_says_nothing_of_memory_once_it_is_recorded() -> None:
     finished = run_script(
         "from breaker_store import get_circuit_breaker_registry as shared\n"
-        "shared().surroundings.journal.attach(lambda: None, lambda: None, 9)\n"
+        "from types import SimpleNamespace\n"
+        "shared().surroundings.journal.attach(SimpleNamespace(write_through=None), 9)\n"
         "shared().get_breaker(1)\n"
     )
     assert finished.stderr == ""
