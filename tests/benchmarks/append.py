@@ -10,34 +10,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
 import sys
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
-from typing import Any
+from contextlib import AsyncExitStack
 
 from breaker_store import BreakerStore
-from breaker_store.ports import Batch
-from breaker_store.postgres.codec import OUTCOME_COLUMNS, PostgresBatch, seal, to_datetime
-from breaker_store.postgres.connecting import Connection, connect
+from breaker_store.postgres.connecting import connect
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.migrating import upgrade
-from breaker_store.runtime.cutting import BatchCutter
-from breaker_store.runtime.registry import CircuitBreakerRegistry
 from tests.benchmarks.databases import add_options, open_server
+from tests.benchmarks.feeding import (
+    EVENTS_A_PORTION,
+    Feed,
+    Sender,
+    Traffic,
+    copying_bytes,
+    copying_tuples,
+    outcomes_alone,
+    recording,
+)
 from tests.benchmarks.measuring import Bar, Rounds, judge, show, take_turns
 
-BATCH_SIZE = 1_000
-BATCHES_A_ROUND = 20
-EVENTS_A_ROUND = BATCH_SIZE * BATCHES_A_ROUND
 ROUNDS = 12
-USERS = 10_000
-FAILURE_SHARE = 0.1
-MESSAGE = "Cannot connect to host 127.0.0.1:8443 ssl:default!"
-
-Timed = Callable[[], Awaitable[float]]
+TRAFFIC = Traffic(users=10_000, failure_share=0.1)
 
 
 def main() -> int:
@@ -54,7 +48,7 @@ def main() -> int:
 def bars(rounds: Rounds, name: str) -> list[Bar]:
     return [
         Bar.at_least(f"{name}, of COPY of tuples", rounds.ratio("COPY of tuples", name), 0.85),
-        Bar.at_least(name, EVENTS_A_ROUND / rounds.median(name), 60_000, " events/s"),
+        Bar.at_least(name, EVENTS_A_PORTION / rounds.median(name), 60_000, " events/s"),
     ]
 
 
@@ -63,7 +57,7 @@ async def measure(database_url: str) -> Rounds:
     async with AsyncExitStack() as stack:
         connection = await connect(database_url)
         stack.push_async_callback(connection.close)
-        feed = Feed()
+        feed = Feed(TRAFFIC)
         log = PostgresEventLog(database_url, feed.registry.surroundings.clock)
         stack.push_async_callback(log.close)
         await log.open()
@@ -73,119 +67,19 @@ async def measure(database_url: str) -> Rounds:
             {
                 "COPY of bytes": copying_bytes(connection, feed),
                 "COPY of tuples": copying_tuples(connection, feed),
-                "outcomes alone": sender.sending(feed, lambda batch: replace(batch, marks=(), newcomers={})),
+                "outcomes alone": sender.sending(feed, outcomes_alone),
                 "with breakers' rows": sender.sending(feed, lambda batch: batch),
-                "store, from breakers": recording(store),
+                "store, from breakers": recording(store, TRAFFIC),
             },
             ROUNDS,
         )
-
-
-class Feed:
-    """Calls of many users, cut into batches as a recorder cuts them."""
-
-    def __init__(self) -> None:
-        self.registry = CircuitBreakerRegistry()
-        surroundings = self.registry.surroundings
-        surroundings.journal.attach(lambda: None, lambda: None, 10 * EVENTS_A_ROUND)
-        self._cutter = BatchCutter(surroundings.journal, surroundings.clock)
-
-    async def batches(self) -> list[Batch]:
-        await call_breakers(self.registry)
-        return [self._cutter.cut(BATCH_SIZE, 0) for _ in range(BATCHES_A_ROUND)]
-
-
-async def call_breakers(registry: CircuitBreakerRegistry) -> None:
-    users = random.choices(range(USERS), k=EVENTS_A_ROUND)
-    for user_id in users:
-        function = fail if random.random() < FAILURE_SHARE else send_message
-        with suppress(Exception):
-            await registry.get_breaker(user_id).call(function)
-
-
-async def send_message() -> int:
-    return 1
-
-
-async def fail() -> None:
-    raise ConnectionError(MESSAGE)
-
-
-send_message.__name__ = fail.__name__ = "sendMessage"
-
-
-def copying_bytes(connection: Connection, feed: Feed) -> Timed:
-    async def run() -> float:
-        ready = [seal(batch).copy_data() for batch in await feed.batches()]
-        started = time.perf_counter()
-        for data in ready:
-            await connection.copy_to_table(
-                "breaker_events", source=memoryview(data), columns=OUTCOME_COLUMNS, format="binary"
-            )
-        return time.perf_counter() - started
-
-    return run
-
-
-def copying_tuples(connection: Connection, feed: Feed) -> Timed:
-    async def run() -> float:
-        ready = [records(batch) for batch in await feed.batches()]
-        started = time.perf_counter()
-        for rows in ready:
-            await connection.copy_records_to_table("breaker_events", records=rows, columns=OUTCOME_COLUMNS)
-        return time.perf_counter() - started
-
-    return run
-
-
-def records(batch: Batch) -> Sequence[tuple[Any, ...]]:
-    return [(to_datetime(at), user_id, batch.writer_id, *others) for at, user_id, *others in batch.outcomes]
-
-
-class Sender:
-    """Sends batches as one writer, each after its predecessor."""
-
-    def __init__(self, log: PostgresEventLog) -> None:
-        self._log = log
-        self._writer_id = random.randrange(1, 2**63)
-        self._batch_no = 0
-        self._last: PostgresBatch | None = None
-
-    def sending(self, feed: Feed, prepare: Callable[[Batch], Batch]) -> Timed:
-        async def run() -> float:
-            ready = [prepare(batch) for batch in await feed.batches()]
-            started = time.perf_counter()
-            for batch in ready:
-                await self._send(batch)
-            return time.perf_counter() - started
-
-        return run
-
-    async def _send(self, batch: Batch) -> None:
-        self._batch_no += 1
-        digest = self._last and self._last.digest
-        numbered = replace(batch, writer_id=self._writer_id, batch_no=self._batch_no, previous_digest=digest)
-        self._last = self._log.seal(numbered)
-        await self._log.append(self._last)
-
-
-def recording(store: BreakerStore) -> Timed:
-    """Time a recorder that finds a round's events waiting."""
-
-    async def run() -> float:
-        await call_breakers(store.registry)
-        started = time.perf_counter()
-        await store.flush()
-        return time.perf_counter() - started
-
-    return run
 
 
 def show_rounds(rounds: Rounds) -> None:
     rows = [
         [
             name,
-            f"{EVENTS_A_ROUND / rounds.median(name):,.0f}",
+            f"{EVENTS_A_PORTION / rounds.median(name):,.0f}",
             f"{rounds.ratio('COPY of tuples', name):.2f}",
             f"{rounds.ratio('COPY of bytes', name):.2f}",
         ]

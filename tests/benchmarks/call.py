@@ -24,6 +24,7 @@ from breaker_store.runtime.registry import CircuitBreakerRegistry
 from tests.benchmarks import peers
 from tests.benchmarks.measuring import Bar, Rounds, judge, show, take_turns
 from tests.benchmarks.peers import fail, fail_often, work
+from tests.runtime.driving import Keeper
 
 CALLS_A_SEGMENT = 1_000
 SEGMENTS_A_ROUND = 10
@@ -110,7 +111,7 @@ def recorded_breaker() -> tuple[CircuitBreaker, Callable[[], None]]:
     """Make a breaker whose calls are kept, and what empties its journal."""
     registry = CircuitBreakerRegistry()
     journal = registry.surroundings.journal
-    journal.attach(lambda: None, lambda: None, 1_000_000)
+    journal.attach(Keeper(), 1_000_000)
     breaker = registry.get_breaker(101)
 
     def drain() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,13 +24,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def open_server(arguments: argparse.Namespace) -> Iterator[str]:
-    """Give the address of the database that is named, or of an embedded one."""
+def open_server(arguments: argparse.Namespace, settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Give the address of the database that is named, or of an embedded one with these settings."""
     if arguments.database_url is not None:
         yield arguments.database_url
         return
     with tempfile.TemporaryDirectory(prefix="breaker-store-benchmark-") as folder:
         # Root's server runs as another user, who has to pass through.
         Path(folder).chmod(0o711)
-        with EmbeddedPostgres(arguments.data_dir or Path(folder, "data")) as server:
+        with EmbeddedPostgres(arguments.data_dir or Path(folder, "data"), settings=settings) as server:
             yield server.url

@@ -7,6 +7,7 @@ intricate, the breakers that are not clean, goes through the store itself.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
@@ -54,9 +55,26 @@ WHERE state = 0 AND tail_from IS NULL AND (last_failure IS NOT NULL OR user_id %
 _PLAIN_TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'breaker_%'"
 
 
+Fill = Callable[[str, Connection], Awaitable[None]]
+
+
 async def find_or_fill(server_url: str, events: int, breakers: int) -> str:
     """Give the address of a database with this history, in the server's; one that is there already is used again."""
-    name = f"startup_{events}_{breakers}"
+
+    async def fill(database_url: str, connection: Connection) -> None:
+        refusals = int(events * REFUSALS_SHARE)
+        today = dt.datetime.now(dt.UTC).date()
+        await add_successes(connection, events - refusals, breakers, days_until(today - dt.timedelta(days=1)))
+        await add_states(connection, breakers)
+        await trouble_breakers(database_url, range(0, breakers, NOT_CLEAN_EVERY))
+        await connection.execute(_REFUSALS, BREAKER_WITH_REFUSALS, refusals, timeout=300)
+        await tidy(connection)
+
+    return await find_or_make(server_url, f"startup_{events}_{breakers}", fill)
+
+
+async def find_or_make(server_url: str, name: str, fill: Fill) -> str:
+    """Give the address of a database of this name in the server's; what was filled to the end is used again."""
     url = urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
     server = await connect(server_url)
     try:
@@ -65,34 +83,32 @@ async def find_or_fill(server_url: str, events: int, breakers: int) -> str:
             await server.execute(f"DROP DATABASE IF EXISTS {name}", timeout=60)
             await server.execute(f"CREATE DATABASE {name}", timeout=60)
             await upgrade(url)
-            await fill(url, events, breakers)
+            connection = await connect(url)
+            try:
+                await fill(url, connection)
+            finally:
+                await connection.close()
             await server.execute(f"COMMENT ON DATABASE {name} IS 'filled'")
     finally:
         await server.close()
     return url
 
 
-async def fill(database_url: str, events: int, breakers: int) -> None:
-    connection = await connect(database_url)
-    try:
-        refusals = int(events * REFUSALS_SHARE)
-        await add_successes(connection, events - refusals, breakers)
-        await connection.execute(_STATES, breakers, timeout=300)
-        await trouble_breakers(database_url, range(0, breakers, NOT_CLEAN_EVERY))
-        await connection.execute(_REFUSALS, BREAKER_WITH_REFUSALS, refusals, timeout=300)
-        await tidy(connection)
-    finally:
-        await connection.close()
+def days_until(last: dt.date) -> list[dt.date]:
+    return [last - dt.timedelta(days=ago) for ago in range(DAYS - 1, -1, -1)]
 
 
-async def add_successes(connection: Connection, events: int, breakers: int) -> None:
-    today = dt.datetime.now(dt.UTC).date()
-    days = [today - dt.timedelta(days=ago) for ago in range(DAYS, 0, -1)]
+async def add_successes(connection: Connection, events: int, breakers: int, days: Sequence[dt.date]) -> None:
+    """Spread events evenly over days, of which each gets its partition."""
     await connection.fetchval("SELECT ensure_outcome_partitions($1, $2)", days[0], days[-1])
-    count = events // DAYS
+    count = events // len(days)
     for number, day in enumerate(days):
         statement = _SUCCESSES.format(day=day, count=count, breakers=breakers, first=1 + number * count)
         await connection.execute(statement, timeout=300)
+
+
+async def add_states(connection: Connection, breakers: int) -> None:
+    await connection.execute(_STATES, breakers, timeout=300)
 
 
 async def trouble_breakers(database_url: str, users: range) -> None:

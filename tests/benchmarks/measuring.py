@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +42,24 @@ class Rounds:
 
     def ratio(self, name: str, other: str) -> float:
         """Divide one by the other round by round, and give the median."""
-        pairs = zip(self.figures[name], self.figures[other], strict=True)
-        return statistics.median(figure / against for figure, against in pairs)
+        return statistics.median(self.ratios(name, other))
+
+    def ratios(self, name: str, other: str) -> list[float]:
+        return [figure / against for figure, against in self._pairs(name, other)]
+
+    def difference(self, name: str, other: str) -> float:
+        """Take the other from the one round by round, and give the median."""
+        return statistics.median(figure - against for figure, against in self._pairs(name, other))
+
+    def _pairs(self, name: str, other: str) -> Iterator[tuple[float, float]]:
+        return zip(self.figures[name], self.figures[other], strict=True)
+
+
+def percentile(times: Sequence[int], percent: float) -> float:
+    """Give what so many in a hundred do not exceed; not a number if there are none."""
+    if not times:
+        return math.nan
+    return sorted(times)[min(int(len(times) * percent / 100), len(times) - 1)]
 
 
 async def take_turns(contestants: Mapping[str, Callable[[], Awaitable[float]]], rounds: int) -> Rounds:

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from breaker_store import BreakerStore, CircuitBreakerRegistry
 from breaker_store.postgres.connecting import connect
 from breaker_store.postgres.event_log import PostgresEventLog
+from breaker_store.settings import Durability
 from tests.benchmarks.databases import add_options, open_server
 from tests.benchmarks.filling import find_or_fill, remember_failures
 from tests.benchmarks.measuring import Bar, Rounds, judge, show, take_turns
@@ -85,7 +86,7 @@ async def _time_start(database_url: str, breakers: int) -> float:
     log = PostgresEventLog(database_url, registry.surroundings.clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(log.close)
-        store = BreakerStore(registry, log, queue_limit=1)
+        store = BreakerStore(registry, log, spool=None, durability=Durability.BEHIND, queue_limit=1)
         await log.open()
         # Reading has a connection of its own, opened by the first who reads.
         await log.transitions_after(NO_TRANSITION_FOLLOWS, 1)
