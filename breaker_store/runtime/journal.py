@@ -144,6 +144,10 @@ class Journal:
         self.limit, self.quick_limit = -1, 0
 
     @property
+    def is_stopped(self) -> bool:
+        return self.limit < 0
+
+    @property
     def kept(self) -> bool:
         return self._keeper is not None
 

@@ -21,6 +21,7 @@ from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.cutting import BatchCutter, not_before
 from breaker_store.runtime.dividing import between
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT, Journal
+from breaker_store.runtime.pacing import Pacing
 from breaker_store.runtime.sending import LONGEST_PAUSE_SECONDS, Sender, Settle
 from breaker_store.runtime.spooling import Spooling
 from breaker_store.runtime.tally import RecorderStats, Tally, numbers
@@ -84,7 +85,8 @@ class Recorder:
         self._writer_id = self.started_at_us = 0
         self._sending: Batch | None = None
         self._busy_since: float | None = None
-        self._latest_at = self._waiting_before = 0
+        self._latest_at = 0
+        self._pacing = Pacing(pause)
 
     def start(self) -> None:
         """Begin to record, as a new writer, on the running event loop."""
@@ -330,40 +332,32 @@ class Recorder:
 
     def _next_batch(self) -> Batch | None:
         """Take the next events, from the spool if they are there alone; None if there are none after all."""
-        if self._sending is not None:  # something unexpected kept it from being stored
+        if self._sending is not None and self._sending.last_seq > self._sender.done_seq:
+            # Something unexpected kept it from being stored.
             return between(self._sending, self._sender.done_seq + 1, self._sending.last_seq)
+        self._sending = None
         self._count_what_gave_way()
         if self._spooling is not None and self._done_seq < self._journal.taken:
             batch = self._spooling.read(self._done_seq, BATCH_SIZE)
             if batch is None:
-                self._waiters.disappoint(range(self._done_seq + 1, self._journal.taken + 1))
+                self._waiters.pass_over(self._done_seq, self._journal.taken, ())
                 self._finish(self._journal.taken)
                 return None
             if batch.last_seq - self._done_seq > batch.event_count:
-                present = numbers(batch)
-                missing = {seq for seq in range(self._done_seq + 1, batch.last_seq) if seq not in present}
-                self._waiters.disappoint(missing)
+                self._waiters.pass_over(self._done_seq, batch.last_seq, numbers(batch))
             return self.tally.tell_gaps(not_before(batch, self._latest_at))
         return self.tally.tell_gaps(self._cutter.cut(BATCH_SIZE, self._log.correction_us))
 
     async def _deliver(self, batch: Batch) -> None:
         self._sending = batch
-        waiting_before, self._waiting_before = self._waiting_before, self._waiting()
+        began = self._loop.time()
         self._waiters.disappoint(await self._sender.deliver(batch))
         self._sending = None
         self._latest_at = max(self._latest_at, batch.latest)
         self._finish(batch.last_seq)
-        if self._has_backlog() and waiting_before - self._waiting_before > batch.event_count // 2:
-            await self._leave_room()
-
-    def _waiting(self) -> int:
-        spooled = 0 if self._spooling is None else self._spooling.event_count
-        return spooled + len(self._journal.pending)
-
-    async def _leave_room(self) -> None:
-        """Let others have the database for as long as the last batch took: less arrives than half of what goes out."""
-        if self._busy_since is not None:
-            await self._pause(min(self._loop.time() - self._busy_since, PATIENCE_SECONDS))
+        if self._spooling is not None and self._has_backlog():
+            waiting = self._spooling.event_count + len(self._journal.pending)
+            await self._pacing.leave_room(self._loop.time() - began, batch.event_count, waiting)
 
     def _finish(self, seq: int) -> None:
         self._done_seq = max(self._done_seq, seq)
@@ -375,8 +369,9 @@ class Recorder:
         missed = self._journal.missed
         if missed:
             now = self._clock.now_us() + self._log.correction_us
-            logger.error("%d events found the queue full and are lost", missed.total())
-            self.tally.lose(Gap(GapReason.QUEUE_FULL, self._latest_at or now, now, **missed))
+            reason = GapReason.ENDED if self._journal.is_stopped else GapReason.QUEUE_FULL
+            logger.error("%d events are lost: %s", missed.total(), reason.in_words)
+            self.tally.lose(Gap(reason, self._latest_at or now, now, **missed))
             missed.clear()
 
     def _oldest_waiting_seconds(self) -> float | None:

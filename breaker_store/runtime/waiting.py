@@ -49,6 +49,13 @@ class Waiters:
             if waiter.for_commit and waiter.target_seq in numbers and not waiter.future.done():
                 waiter.future.set_exception(NotCommittedError("the event could not be stored"))
 
+    def pass_over(self, done_seq: int, last_seq: int, present: Container[int]) -> None:
+        """Tell those who wait for the commit of what lies between two numbers, the last included, and is not present."""
+        for waiter in self._waiters:
+            is_passed = done_seq < waiter.target_seq <= last_seq and waiter.target_seq not in present
+            if waiter.for_commit and is_passed and not waiter.future.done():
+                waiter.future.set_exception(NotCommittedError("the event was lost on disk"))
+
     def fail(self, why: str) -> None:
         for waiter in self._waiters:
             if not waiter.future.done():

@@ -248,7 +248,7 @@ async def test_while_postgres_is_away_the_queue_is_bounded_and_what_gives_way_is
         assert "can't be reached" in str(stats.last_error)
     assert len(pauses) == 3
     assert all(0 <= seconds <= 5 for seconds in pauses)
-    assert "85 events found the queue full" in caplog.text
+    assert "85 events are lost: the queue was full" in caplog.text
     assert "the event log is away" in caplog.text
     assert await numbers(connection) == list(range(1, 27))
     assert await connection.fetchval("SELECT count(*) FROM breaker_events WHERE kind = 2") == 5
@@ -335,7 +335,7 @@ async def test_what_was_given_up_is_said_and_counted_though_the_store_closes_whi
     stats = process.recorder.stats()
     assert stats.lost == 80 + 21
     assert stats.lost_why == "the queue was full; the store was closed before they could be stored"
-    assert "80 events found the queue full" in caplog.text
+    assert "80 events are lost: the queue was full" in caplog.text
 
 
 async def test_a_recorder_that_finds_its_number_taken_gives_up_that_batch_alone_and_says_so(
