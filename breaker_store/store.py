@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Self
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError
 
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
-from breaker_store.errors import ConfigurationError
+from breaker_store.errors import ConfigurationError, LogUnavailableError
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.loading import Snapshot, read_clean
 from breaker_store.runtime.clock import Clock
@@ -53,6 +54,8 @@ async def open_database(location: Location) -> AsyncIterator[str]:
         engine = open_engine(location.database_url)
         try:
             await check_schema(engine)
+        except DBAPIError as error:
+            raise LogUnavailableError(f"Postgres can't be reached: {error.orig}") from error
         finally:
             await engine.dispose()
         yield location.database_url

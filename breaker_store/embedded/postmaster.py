@@ -124,6 +124,9 @@ class Postmaster:
             command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (FileNotFoundError, PermissionError, ProcessLookupError):
             return False
+        if not command_line:  # of one that is just becoming the server, or that has just ended
+            with suppress(OSError):
+                return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
         return b"\0-D\0" + os.fsencode(self._cluster.data) + b"\0" in command_line
 
     def _launch(self, binaries: Binaries, settings: Mapping[str, str]) -> int:

@@ -190,6 +190,10 @@ class Recorder:
 
     def write_through(self) -> None:
         if self._spooling is not None:
+            sending = self._sending
+            if sending is not None and sending.last_seq > self._spooling.written_seq:
+                # What was taken before it was written comes first: what is written now may rest upon it.
+                self._spooling.keep(sending)
             left_out = self._spooling.write_through()
             if left_out:
                 self._journal.kept_last = self._journal.last_seq not in left_out

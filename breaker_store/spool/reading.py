@@ -57,9 +57,10 @@ class Reader:
             if payload is None:
                 self._settle_end(after_seq, written)
                 break
-            if payload[0] != SUCCESS:
-                document_bytes += len(payload)
+            count = decoded.event_count
             self._take(payload, after_seq, decoded)
+            if payload[0] != SUCCESS and decoded.event_count > count:
+                document_bytes += len(payload)
         batch = decoded.as_batch(after_seq, with_all_newcomers=self.damage.any_met)
         self._given_seq = self._given_seq if batch is None else batch.last_seq
         return batch
