@@ -6,11 +6,11 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -235,7 +235,7 @@ class BreakerStore:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:
-            await self.recorder.close(drain_seconds)
+            await _not_at_once(self.recorder.close(drain_seconds))
         await self._reporter.say_goodbye()
 
     async def _load(self) -> None:
@@ -252,6 +252,16 @@ class BreakerStore:
 
     def _wake(self, row: asyncpg.Record) -> BreakerState:
         return self._follower.to_live(read_clean(row, self.registry.policy))
+
+
+async def _not_at_once(ending: Coroutine[Any, Any, object]) -> None:
+    """See an ending through although it is cancelled once: who cancels a group of tasks may do it twice over."""
+    task = asyncio.ensure_future(ending)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 @contextmanager

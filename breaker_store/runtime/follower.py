@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 POLL_INTERVAL_SECONDS = 0.25
 PAGE = 1_000
+POLLS_BETWEEN_LOOKS = 4
+"""How often it is looked whether the log is older than what was heard of it."""
 
 
 class Follower:
@@ -44,6 +46,7 @@ class Follower:
         self._log = log
         self._pause = pause
         self._away = False
+        self._polls = 0
         self.position = position
 
     async def run(self) -> None:
@@ -64,6 +67,12 @@ class Follower:
 
     async def poll(self) -> None:
         """Take on every transition that the log has and this follower has not seen."""
+        self._polls += 1
+        if self._polls % POLLS_BETWEEN_LOOKS == 0 and await self._log.last_position() < self.position:
+            logger.critical(
+                "the log has forgotten transitions that it had: it was restored, or is an older copy"
+            )
+            await self.face_older_history()
         while page := await self._log.transitions_after(self.position, PAGE):
             for news in page:
                 # First: one that can't be taken on must not come again for ever.
@@ -73,11 +82,27 @@ class Follower:
     async def face_older_history(self) -> None:
         """Go on in a log that has forgotten the end of what it had: it was restored, or an older copy took its place.
 
-        No breaker is known to have its row, and positions begin again where the log's own end.
+        No breaker is known to have its row, and positions begin again where the log's own end: where the histories part is
+        not known, so the newest page is looked through for news. Breakers go on as they are, each at the version that the
+        log has of it, so that its next transition follows what is stored.
         """
-        self.position = min(self.position, await self._log.last_position())
+        last = await self._log.last_position()
+        if last < self.position:
+            self.position = last
+            for news in await self._log.transitions_after(max(last - PAGE, 0), PAGE):
+                if news.transition.version > self._registry.get_breaker(news.user_id).state.version:
+                    await self._hear(news)
         for breaker in self._registry:
             breaker.stored = False
+            if breaker.state.version and breaker.user_id is not None:
+                await self._rebase(breaker, breaker.user_id)
+
+    async def _rebase(self, breaker: CircuitBreaker, user_id: int) -> None:
+        stored = await self._log.read_breaker(user_id, self._registry.policy)
+        version, last = (0, None) if stored is None else (stored.state.version, stored.state.last_transition)
+        if version < breaker.state.version:
+            self._registry.surroundings.unconfirmed.pop(user_id, None)
+            breaker.adopt(replace(breaker.state, version=version, last_transition=last))
 
     async def settle(self, fates: list[Fate]) -> None:
         """Learn what became of this process's own transitions."""

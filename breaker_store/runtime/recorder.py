@@ -367,6 +367,8 @@ class Recorder:
         self._done_seq = max(self._done_seq, seq)
         self._waiters.release(self._done_seq)
         if self._spooling is not None:
+            if self._done_seq >= self._journal.taken:
+                self._spooling.event_count = 0  # what was damaged does not wait any more
             self._spooling.forget(self._done_seq)
 
     def _count_what_gave_way(self) -> None:
