@@ -75,6 +75,9 @@ class Spooling:
         self._leave_alone_until_ns = 0
         self._thinning = Thinning(spool, tally)
         self._gaps_due_at = 0
+        self._is_full = spool.full_share >= NO_SUCCESSES_FROM
+        self._look_every_bytes = spool.limit_bytes // 200
+        self._looked_size = 0
         self._copied_at = self._read_seq = 0
         self.written_seq = self.event_count = self.oldest_at = 0
 
@@ -85,20 +88,25 @@ class Spooling:
         """
         journal = self._journal
         pending = journal.pending
-        unwritten = journal.taken + len(pending) - max(self.written_seq, journal.taken)
-        if unwritten <= 0 or self._is_left_alone():
+        taken = journal.taken
+        seq = taken + len(pending)
+        unwritten = seq - (max(taken, self.written_seq))
+        if unwritten <= 0 or (self._leave_alone_until_ns and self._is_left_alone()):
             return _NONE
-        if self.spool.full_share >= NO_SUCCESSES_FROM:
+        if self._is_full or abs(self._writer.size - self._looked_size) >= self._look_every_bytes:
+            self._look_how_full()
+        if self._is_full:
             # Copies give way to what is on disk alone; memory still has them.
             return self.move_all() if self._has_backlog() else _NONE
         entry = pending[-1]
         if unwritten == 1 and len(entry) == 5 and isinstance(entry, tuple) and entry[0].stored:
             breaker, state, started_ns, ended_ns, name = entry
             at = ended_ns // NANOSECONDS + self._clock.origin_us + self._correction_us()
-            at = max(at, self._copied_at, self._cutter.last_at)
+            if at < self._copied_at or at < self._cutter.last_at:
+                at = max(self._copied_at, self._cutter.last_at)
             try:
                 self._writer.write_success(
-                    journal.last_seq, breaker.user_id or 0, at,
+                    seq, breaker.user_id or 0, at,
                     (ended_ns - started_ns) // NANOSECONDS, state.generation, state.era,
                     name if isinstance(name, str) else None,
                 )  # fmt: skip
@@ -108,12 +116,17 @@ class Spooling:
             except EventRefusedError:
                 self._copy(unwritten)
                 return _NONE
-            self.written_seq = journal.last_seq
+            self.written_seq = seq
             self._copied_at = at
             self._leave_alone_until_ns = 0
         else:
             self._copy(unwritten)
         return _NONE
+
+    def _look_how_full(self) -> None:
+        """Look how full the spool is; to do so for each event would cost as much as a tenth of its writing."""
+        self._looked_size = self._writer.size
+        self._is_full = self.spool.full_share >= NO_SUCCESSES_FROM
 
     def _copy(self, count: int) -> None:
         pending = self._journal.pending
