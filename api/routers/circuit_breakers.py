@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from breaker_store import control
 from breaker_store.api.dependencies import Actor, Reader, ReadyDatabase
 from breaker_store.api.problems import describe_errors
-from breaker_store.api.schemas import (
+from breaker_store.api.schemas.breakers import (
     CircuitBreakerBody,
     EventsAnswer,
     HistoryQuery,
@@ -22,8 +22,8 @@ from breaker_store.api.schemas import (
     SummaryAnswer,
     TransitionsAnswer,
     TransitionsQuery,
-    UserId,
 )
+from breaker_store.api.schemas.parameters import UserId
 from breaker_store.control import ContendedBreakerError
 from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
 from breaker_store.postgres import queries, recorders

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from breaker_store.api.dependencies import ReadyDatabase
 from breaker_store.api.problems import describe_errors
-from breaker_store.api.schemas import Health
+from breaker_store.api.schemas.answers import Health
 from breaker_store.errors import LogUnavailableError, SchemaError
 
 router = APIRouter(tags=["health"])

@@ -179,6 +179,11 @@ class Transition:
     retry_at: int | None = None
     position: int | None = None
 
+    @property
+    def is_trip(self) -> bool:
+        """Tell whether a breaker that was well opened; when a probe fails, the trip before goes on."""
+        return self.kind is Kind.OPENED and self.from_state is CircuitState.CLOSED
+
     def shifted(self, by_us: int) -> Transition:
         """Give the same on another clock."""
         return replace(

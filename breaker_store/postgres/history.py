@@ -6,13 +6,12 @@ as it can be read.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
-
-from sqlalchemy import RowMapping
 
 from breaker_store.core.events import EventId, Kind, Verdict
 
@@ -49,6 +48,7 @@ class TransitionItem:
     """
 
     id: str
+    user_id: int
     kind: str
     at: datetime
     from_state: str | None
@@ -99,10 +99,12 @@ class EventItem:
     actor: str | None
 
 
-def read_transition_item(row: RowMapping) -> TransitionItem:
-    details: Mapping[str, Any] = row["details"] or {}
+def read_transition_item(row: Mapping[str, Any]) -> TransitionItem:
+    """Read a row of `breaker_transitions`; its details may be text, as asyncpg gives them, or already parsed."""
+    details = _details(row)
     return TransitionItem(
         id=str(EventId(row["writer_id"], row["writer_seq"])),
+        user_id=row["user_id"],
         kind=kind_label(row["kind"]),
         at=row["occurred_at"],
         from_state=details.get("from"),
@@ -122,8 +124,9 @@ def read_transition_item(row: RowMapping) -> TransitionItem:
     )
 
 
-def read_event_item(row: RowMapping) -> EventItem:
-    details: Mapping[str, Any] = row["details"] or {}
+def read_event_item(row: Mapping[str, Any]) -> EventItem:
+    """Read a row of `breaker_events`; see `read_transition_item`."""
+    details = _details(row)
     return EventItem(
         id=str(EventId(row["writer_id"], row["writer_seq"])),
         kind=kind_label(row["kind"]),
@@ -143,6 +146,12 @@ def read_event_item(row: RowMapping) -> EventItem:
         reason=details.get("reason"),
         actor=details.get("actor"),
     )
+
+
+def _details(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    details = row["details"]
+    parsed: Mapping[str, Any] | None = json.loads(details) if isinstance(details, str) else details
+    return parsed or {}
 
 
 def _cause(document: Mapping[str, Any]) -> Cause:
