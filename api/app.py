@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from importlib import metadata
 
 from fastapi import Depends, FastAPI
 from fastapi.responses import RedirectResponse
 
 from breaker_store.api.dependencies import Database, refuse_web_pages
-from breaker_store.api.problems import handle_errors
+from breaker_store.api.documentation import name_operation, show_examples
+from breaker_store.api.problems import describe_status, handle_errors
 from breaker_store.api.routers import circuit_breakers, health
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.queries import create_engine
@@ -39,12 +41,17 @@ def create_app(database_url: str | None = None) -> FastAPI:
         summary="Circuit breakers, and why they are as they are.",
         version=metadata.version("breaker-store"),
         dependencies=[Depends(refuse_web_pages)],
+        responses=describe_status(
+            HTTPStatus.FORBIDDEN, "A web page asked, or a host that is none of this machine's"
+        ),
+        generate_unique_id_function=name_operation,
         lifespan=_closing_connections,
     )
     app.state.database = Database(address, create_engine(address))
     handle_errors(app)
     app.include_router(circuit_breakers.router)
     app.include_router(health.router)
+    show_examples(app)
     app.add_api_route("/", _show_documentation, include_in_schema=False)
     return app
 

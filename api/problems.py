@@ -95,6 +95,11 @@ def describe_errors(*errors: type[Exception]) -> dict[int | str, dict[str, Any]]
     }
 
 
+def describe_status(status: HTTPStatus, description: str) -> dict[int | str, dict[str, Any]]:
+    """Document an answer that no error of ours leads to, in the form of a route's `responses`."""
+    return {int(status): _response(description)}
+
+
 def _response(description: str) -> dict[str, Any]:
     return {"description": description, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -9,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 
 from breaker_store import control
 from breaker_store.api.dependencies import Actor, Reader, ReadyDatabase
-from breaker_store.api.problems import describe_errors
+from breaker_store.api.problems import describe_errors, describe_status
 from breaker_store.api.schemas.breakers import (
     CircuitBreakerBody,
     EventsAnswer,
@@ -36,7 +37,10 @@ router = APIRouter(
 )
 
 _USER_ERRORS = describe_errors(UnknownBreakerError, RequestValidationError)
-_RESET_ERRORS = describe_errors(UnknownBreakerError, ContendedBreakerError, RequestValidationError)
+_RESET_ERRORS = {
+    **describe_errors(UnknownBreakerError, ContendedBreakerError, RequestValidationError),
+    **describe_status(HTTPStatus.BAD_REQUEST, "The body is no text in UTF-8"),
+}
 _HISTORY_ERRORS = describe_errors(CursorError, UnknownBreakerError, RequestValidationError)
 
 

@@ -1,0 +1,141 @@
+"""The requests whose answers the API's documentation shows, and the history that they are about."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import asyncpg
+import httpx
+
+from breaker_store.importing.formats import ImportedOutcome
+from breaker_store.importing.run import import_outcomes
+
+NOBODY_LISTENS = "postgresql://nobody@127.0.0.1:1/nothing"
+PREFIX = "/api/admin/system/circuit-breakers"
+
+SECOND = 1_000_000
+START = 1_772_330_400 * SECOND  # 2026-03-01T02:00:00Z
+REVOKED = ("Unauthorized", "401: the bot's token was revoked")
+SLOW = ("TimeoutError", "no answer within 10 s")
+
+
+def outcomes(user_id: int, letters: str, error: tuple[str, str], step: int = SECOND) -> list[ImportedOutcome]:
+    """Make an outcome a step for each letter: S for a success, F for a failure."""
+    return [
+        ImportedOutcome(
+            user_id, START + number * step, letter == "S", 184_000, "sendMessage",
+            *((None, None) if letter == "S" else error), (user_id * 2**90 + number).to_bytes(16, "big"),
+        )
+        for number, letter in enumerate(letters)
+    ]  # fmt: skip
+
+
+async def seed(database_url: str) -> None:
+    """Store what happened to four bots in a night: one's token was revoked, two found the service slow."""
+    histories = [
+        outcomes(101, "SSSSSFFFFFF", REVOKED),
+        outcomes(102, "SSSFFFFF" + "S" * 80, SLOW),
+        outcomes(103, "SSSFFFFFF", SLOW),
+        outcomes(104, "SSSSSSSS", SLOW),
+    ]
+    lines = sorted((line for history in histories for line in history), key=lambda line: line.at_us)
+    await import_outcomes(database_url, lines)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request, by the operation that answers it, and the status that it is answered with.
+
+    Attributes:
+        name: tells the examples of one status apart.
+        database: seeded, bare (without tables), or away.
+        contended: others change every breaker at the moment in which somebody wants to.
+
+    """
+
+    operation: str
+    path: str
+    status: int = 200
+    name: str = "answer"
+    method: str = "GET"
+    database: str = "seeded"
+    headers: dict[str, str] = field(default_factory=dict)
+    body: Any = None
+    content: bytes | None = None
+    contended: bool = False
+
+    async def send(self, client: httpx.AsyncClient) -> httpx.Response:
+        return await client.request(
+            self.method, self.path, json=self.body, content=self.content, headers=self.headers
+        )
+
+    @asynccontextmanager
+    async def circumstances(self, connection: asyncpg.Connection) -> AsyncIterator[None]:
+        if self.contended:
+            await connection.execute(CONTEND)
+        yield
+        if self.contended:
+            await connection.execute("DROP TRIGGER change_first ON writer_batches")
+
+
+CONTEND = """
+CREATE FUNCTION change_first() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE breaker_states SET version = version + 1;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER change_first BEFORE INSERT ON writer_batches
+FOR EACH ROW EXECUTE FUNCTION change_first();
+"""
+
+
+def requests() -> Iterator[Request]:
+    yield from answered()
+    yield from refused()
+    yield from troubled()
+
+
+def answered() -> Iterator[Request]:
+    yield Request("tell_alive", "/healthz")
+    yield Request("tell_ready", "/readyz")
+    yield Request("summarize", f"{PREFIX}/summary")
+    yield Request("list_recorders", f"{PREFIX}/recorders")
+    yield Request("show_state", f"{PREFIX}/101")
+    yield Request("list_transitions", f"{PREFIX}/101/transitions")
+    yield Request("list_events", f"{PREFIX}/101/events?limit=4")
+    yield Request("reset", f"{PREFIX}/103/reset", method="POST", body={"reason": "the service is well again"})
+
+
+def refused() -> Iterator[Request]:
+    """What the caller can mend."""
+    for name, path in (("show_state", ""), ("list_transitions", "/transitions"), ("list_events", "/events")):
+        yield Request(name, f"{PREFIX}/404404{path}", 404, "unknown user")
+        yield Request(name, f"{PREFIX}/me{path}", 422, "no user id")
+    for name in ("transitions", "events"):
+        yield Request(f"list_{name}", f"{PREFIX}/101/{name}?cursor=page-2", 400, "bad cursor")
+    yield Request("list_recorders", f"{PREFIX}/recorders?since_hours=0", 422, "too few hours")
+    yield from refused_resets()
+
+
+def refused_resets() -> Iterator[Request]:
+    reset = Request("reset", f"{PREFIX}/101/reset", method="POST")
+    json_type = {"content-type": "application/json"}
+    yield replace(reset, status=404, name="unknown user", path=f"{PREFIX}/404404/reset")
+    yield replace(reset, status=422, name="unknown field", body={"because": "I can"})
+    yield replace(reset, status=400, name="no text", content=b"\xff", headers=json_type)
+    yield replace(reset, status=409, name="contended", contended=True)
+
+
+def troubled() -> Iterator[Request]:
+    """What any request can be answered with."""
+    for request in answered():
+        on_loopback = f"http://127.0.0.1:8000{request.path}"
+        yield replace(request, status=403, name="a name that is none of this machine's", path=on_loopback,
+                      headers={"host": "rebound.example"})  # fmt: skip
+        if request.operation != "tell_alive":
+            yield replace(request, status=503, name="database away", database="away")
+            yield replace(request, status=503, name="database without tables", database="bare")

@@ -1,0 +1,96 @@
+"""Every answer that the API's documentation names has an example, and the API gives just such answers.
+
+BREAKER_STORE_RECORD_EXAMPLES=1 in the environment writes `api/examples.json` anew, from the answers to these requests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from breaker_store.api.app import create_app
+from tests.api.example_requests import NOBODY_LISTENS, requests, seed
+
+EXAMPLES = Path(__file__).parents[2] / "api" / "examples.json"
+RECORDING = os.environ.get("BREAKER_STORE_RECORD_EXAMPLES") == "1"
+
+Examples = dict[str, dict[str, dict[str, Any]]]
+
+
+@pytest.fixture
+async def clients(
+    serve, database_url: str, empty_database_url: str
+) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
+    """Serve a database with a history, one that has no tables, and one that is away."""
+    addresses = {"seeded": database_url, "bare": empty_database_url, "away": NOBODY_LISTENS}
+    async with AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(serve(url)) for name, url in addresses.items()}
+
+
+@pytest.fixture
+async def answers(clients, database_url: str, connection) -> Examples:
+    """Ask everything, in order."""
+    await seed(database_url)
+    given: Examples = {}
+    for request in requests():
+        async with request.circumstances(connection):
+            response = await request.send(clients[request.database])
+        assert response.status_code == request.status, response.text
+        operation = given.setdefault(request.operation, {}).setdefault(str(request.status), {})
+        operation[request.name] = response.json()
+    return given
+
+
+def shape(value: Any) -> Any:
+    """Give what stays the same from run to run: keys and types. What is null may be something the next time."""
+    match value:
+        case dict():
+            return {key: shape(each) for key, each in value.items() if each is not None}
+        case list():
+            return [shape(each) for each in value]
+        case _:
+            return type(value).__name__
+
+
+async def test_the_api_answers_as_its_examples_say(answers: Examples) -> None:
+    if RECORDING:
+        EXAMPLES.write_text(json.dumps(answers, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    assert shape(json.loads(EXAMPLES.read_text())) == shape(answers)
+
+
+def documented(operation: dict[str, Any]) -> set[tuple[str, str]]:
+    return {
+        (operation["operationId"], status)
+        for status, response in operation["responses"].items()
+        if any(not media.get("examples") for media in response["content"].values())
+    }
+
+
+def test_every_documented_answer_has_an_example() -> None:
+    document = create_app(NOBODY_LISTENS).openapi()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert set().union(*map(documented, operations)) == set()
+
+
+def test_every_request_of_the_examples_is_documented_with_its_answer() -> None:
+    document = create_app(NOBODY_LISTENS).openapi()
+    known = {
+        (operation["operationId"], status)
+        for path in document["paths"].values()
+        for operation in path.values()
+        for status in operation["responses"]
+    }
+    asked: set[tuple[str, str]] = {(request.operation, str(request.status)) for request in requests()}
+    assert asked <= known
+
+
+def test_a_request_has_one_name_for_each_answer() -> None:
+    names = [(each.operation, each.status, each.name) for each in requests()]
+    assert len(names) == len(set(names))
