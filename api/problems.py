@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from breaker_store.control import ContendedBreakerError
 from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
-from breaker_store.postgres.queries import CursorError
+from breaker_store.postgres.cursors import CursorError
 
 logger = logging.getLogger(__name__)
 

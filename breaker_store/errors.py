@@ -20,7 +20,7 @@ A branch is what a caller can do about it, a leaf is what went wrong::
         │   ├── SchemaBehindError
         │   └── SchemaTooNewError
         ├── MigrationBusyError      try again later
-        ├── CursorError             ask for the page with the cursor that was given (postgres/queries.py)
+        ├── CursorError             ask for the page with the cursor that was given (postgres/cursors.py)
         └── ContendedBreakerError   try again (control.py)
 
 What a wrapped call raises is never wrapped or replaced: it reaches the caller as it is.

@@ -28,7 +28,8 @@ from breaker_store.api.schemas.parameters import UserId
 from breaker_store.control import ContendedBreakerError
 from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
 from breaker_store.postgres import queries, recorders
-from breaker_store.postgres.queries import Cursor, CursorError
+from breaker_store.postgres.cursors import CursorError
+from breaker_store.postgres.queries import Cursor
 
 PREFIX = "/api/admin/system/circuit-breakers"
 

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import typer
 
-from breaker_store.cli import deliver, demo, history, imports, migrate, recorders, serve, state
+from breaker_store.cli import (
+    breaker_list,
+    deliver,
+    demo,
+    history,
+    imports,
+    migrate,
+    recorders,
+    serve,
+    state,
+    transitions,
+)
 from breaker_store.cli.ending import CommandGroup
 
 app = typer.Typer(
@@ -26,6 +37,8 @@ app.add_typer(migrate.app, name="migrate")
 # A user id may be negative: "-10" is no option.
 app.command("state", context_settings={"ignore_unknown_options": True})(state.show_state)
 app.command("history", context_settings={"ignore_unknown_options": True})(history.show_history)
+app.command("list")(breaker_list.list_breakers)
+app.command("transitions")(transitions.list_transitions)
 app.command("recorders")(recorders.list_recorders)
 app.command("deliver")(deliver.deliver_spool)
 app.command("import")(imports.import_file)

@@ -23,10 +23,11 @@ STYLES: Final = {
 _KIND_WIDTH = 14
 
 
-def print_event(item: EventItem | TransitionItem) -> None:
+def print_event(item: EventItem | TransitionItem, user_id: int | None = None) -> None:
+    """Print an event as a line, with its user where lines are of several."""
     line = Text.assemble(
         (_time(item.at), "dim"),
-        "  ",
+        "  " if user_id is None else f"  user {user_id}  ",
         (item.kind.ljust(_KIND_WIDTH), STYLES.get(item.kind, "")),
         "  ".join((*map(printable, describe(item)), "")),
         (item.id, "dim"),

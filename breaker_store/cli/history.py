@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
+from breaker_store.cli.narrowing import AsJsonLines, Kinds, Since, Until
 from breaker_store.cli.user_id import UserId
-from breaker_store.core.events import Kind
 from breaker_store.settings import Location
 
 if TYPE_CHECKING:
@@ -25,45 +25,16 @@ if TYPE_CHECKING:
     Item: TypeAlias = EventItem | TransitionItem
 
 
-KINDS: Final = {kind.label: kind for kind in Kind if kind is not Kind.UNRECOGNIZED}
-
-
-def read_kind(text: str) -> Kind:
-    if text not in KINDS:
-        raise typer.BadParameter(f"{text!r} is none of {', '.join(KINDS)}")
-    return KINDS[text]
-
-
-def read_time(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"{text!r} is not a time in ISO 8601, such as 2024-05-01T12:00:00Z"
-        ) from None
-
-
 def show_history(  # noqa: PLR0913, PLR0917 - one parameter for each option
     user_id: UserId,
     limit: Annotated[int, typer.Option(min=1, help="How many events at most.")] = 50,
-    kinds: Annotated[
-        list[Kind] | None,
-        typer.Option("--kind", parser=read_kind, metavar="KIND", help="Only this kind; may be repeated."),
-    ] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(
-            parser=read_time, metavar="TIME", help="From this time on; ISO 8601, UTC unless it says."
-        ),
-    ] = None,
-    until: Annotated[
-        datetime | None, typer.Option(parser=read_time, metavar="TIME", help="Before this time.")
-    ] = None,
+    kinds: Kinds = None,
+    since: Since = None,
+    until: Until = None,
     transitions: Annotated[
         bool, typer.Option("--transitions", help="Only transitions, with all that is known of them.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As lines of JSON.")] = False,
+    as_json: AsJsonLines = False,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:

@@ -117,7 +117,7 @@ def read_transition_item(row: Mapping[str, Any]) -> TransitionItem:
         reason=details.get("reason"),
         actor=details.get("actor"),
         failure_count=details.get("failure_count"),
-        causes=[_cause(cause) for cause in details.get("causes") or ()],
+        causes=[read_cause(cause) for cause in details.get("causes") or ()],
         opened_by=details.get("opened_by"),
         retry_at=_time(details.get("retry_at")),
         policy=details.get("policy"),
@@ -154,7 +154,8 @@ def _details(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return parsed or {}
 
 
-def _cause(document: Mapping[str, Any]) -> Cause:
+def read_cause(document: Mapping[str, Any]) -> Cause:
+    """Read a failure as it stands in the details of transitions and in the rows of breakers."""
     return Cause(
         id=document["id"],
         at=datetime.fromisoformat(document["at"]),

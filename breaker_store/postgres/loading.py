@@ -146,8 +146,11 @@ async def read_breaker(connection: Connection, user_id: int, policy: Policy | No
 
 
 async def read_all(connection: Connection, policy: Policy) -> Snapshot:
-    for contradiction in await connection.fetch(_CONTRADICTIONS):
+    contradictions = await connection.fetch(_CONTRADICTIONS)
+    for contradiction in contradictions:
         await _put_right(connection, contradiction)
+    if contradictions:
+        await connection.execute("SELECT recount_breakers()")
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         position = await connection.fetchval("SELECT last FROM log_position")
         untouched = await connection.fetchval(_UNTOUCHED) or []

@@ -10,8 +10,6 @@ it would open every day there is. So transitions cost nothing of the outcomes' d
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,7 +24,6 @@ from sqlalchemy import (
     Select,
     Table,
     exc,
-    func,
     literal,
     select,
     tuple_,
@@ -35,11 +32,12 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from breaker_store.core.events import CircuitState, EventId, Kind
-from breaker_store.errors import LogUnavailableError, StoreError, UnknownBreakerError
+from breaker_store.errors import LogUnavailableError, UnknownBreakerError
 from breaker_store.ports import StoredBreaker
 from breaker_store.postgres import loading, tables
 from breaker_store.postgres.codec import STATE_NUMBERS, microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection, connect, described
+from breaker_store.postgres.cursors import CursorError, read_cursor, write_cursor
 from breaker_store.postgres.history import EventItem, TransitionItem, read_event_item, read_transition_item
 from breaker_store.runtime.told_state import StateDict, describe_state
 
@@ -57,17 +55,11 @@ _POOL_SECONDS: Final = 5.0
 # The connection broke, transactions stood in each other's way, or the server is short of something or busy.
 _PASSING_TROUBLE: Final = ("08", "40", "53", "55", "57")
 
-_CURSOR_VERSION: Final = "1"
-_BIGINTS: Final = range(-(2**63), 2**63)
+_HISTORY: Final = "1"
+"""Marks cursors of a history; it counts their versions."""
 
 Item = TypeVar("Item")
-
-
-class CursorError(StoreError):
-    """The cursor is none of ours: cursors come from the page before, and are handed back as they are."""
-
-    def __init__(self) -> None:
-        super().__init__(type(self).__doc__)
+Position = TypeVar("Position")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +70,7 @@ class Cursor:
     event_id: EventId
 
     def __str__(self) -> str:
-        text = ".".join((_CURSOR_VERSION, str(microseconds(self.at)), *map(str, self.event_id)))
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return write_cursor(_HISTORY, microseconds(self.at), *self.event_id)
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -89,20 +80,13 @@ class Cursor:
             CursorError: it is anything else.
 
         """
-        try:
-            padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-            decoded = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
-            version, at_us, writer_id, writer_seq = decoded.split(".")
-            cursor = cls(to_datetime(int(at_us)), EventId(int(writer_id), int(writer_seq)))
-        except (ValueError, OverflowError, binascii.Error) as error:
-            raise CursorError from error
-        if (
-            version != _CURSOR_VERSION
-            or str(cursor) != text
-            or not all(n in _BIGINTS for n in cursor.event_id)
-        ):
+        at_us, writer_id, writer_seq = read_cursor(_HISTORY, text, 3)
+        if at_us is None or writer_id is None or writer_seq is None:
             raise CursorError
-        return cursor
+        try:
+            return cls(to_datetime(at_us), EventId(writer_id, writer_seq))
+        except OverflowError as error:
+            raise CursorError from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +109,11 @@ class HistoryFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[Item]):
-    """Part of a history, newest first; `next_cursor` is None at its end."""
+class Page(Generic[Item, Position]):
+    """Part of a list, such as a history, newest first; `next_cursor` is None at its end."""
 
     items: list[Item]
-    next_cursor: Cursor | None
+    next_cursor: Position | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +169,24 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         raise LogUnavailableError(described(error)) from error
 
 
+_SELECT_COUNTS: Final = select(
+    tables.log_position.c.breakers,
+    tables.log_position.c.open_breakers,
+    tables.log_position.c.half_open_breakers,
+)
+
+
 async def summary(connection: AsyncConnection) -> Summary:
-    total = (await connection.execute(_count_breakers())).scalar_one()
-    counts = {state: count for state, count in await connection.execute(_count_by_state())}  # noqa: C416 - rows are no pairs to mypy
-    open_now = counts.get(STATE_NUMBERS[CircuitState.OPEN], 0)
-    half_open = counts.get(STATE_NUMBERS[CircuitState.HALF_OPEN], 0)
+    """Count the breakers by state; the counts are kept, so it costs the same for any number of them."""
+    kept = (await connection.execute(_SELECT_COUNTS)).one()
     return Summary(
-        total_breakers=total,
-        closed=total - open_now - half_open,
-        open=open_now,
-        half_open=half_open,
+        total_breakers=kept.breakers,
+        closed=kept.breakers - kept.open_breakers - kept.half_open_breakers,
+        open=kept.open_breakers,
+        half_open=kept.half_open_breakers,
         open_user_ids=await _ids(connection, CircuitState.OPEN),
         half_open_user_ids=await _ids(connection, CircuitState.HALF_OPEN),
-        ids_truncated=max(open_now, half_open) > IDS_LIMIT,
+        ids_truncated=max(kept.open_breakers, kept.half_open_breakers) > IDS_LIMIT,
     )
 
 
@@ -230,7 +219,7 @@ def describe(stored: StoredBreaker) -> StateDict:
 
 async def transitions(
     connection: AsyncConnection, user_id: int, history_filter: HistoryFilter
-) -> Page[TransitionItem]:
+) -> Page[TransitionItem, Cursor]:
     """Give a page of a breaker's transitions, newest first, superseded ones among them.
 
     Raises:
@@ -241,7 +230,9 @@ async def transitions(
     return await _page(connection, user_id, history_filter, statement, read_transition_item)
 
 
-async def events(connection: AsyncConnection, user_id: int, history_filter: HistoryFilter) -> Page[EventItem]:
+async def events(
+    connection: AsyncConnection, user_id: int, history_filter: HistoryFilter
+) -> Page[EventItem, Cursor]:
     """Give a page of everything that happened to a breaker, newest first.
 
     Raises:
@@ -258,7 +249,7 @@ async def _page(
     history_filter: HistoryFilter,
     statement: Select[Any],
     read_item: Callable[[RowMapping], Item],
-) -> Page[Item]:
+) -> Page[Item, Cursor]:
     rows = (await connection.execute(statement)).mappings().all()
     if not rows and not (await connection.execute(_select_known(user_id))).scalar_one():
         raise UnknownBreakerError(user_id)
@@ -266,16 +257,6 @@ async def _page(
     items = rows[: history_filter.limit]
     next_cursor = _cursor_at(items[-1]) if len(rows) > len(items) else None
     return Page([read_item(row) for row in items], next_cursor)
-
-
-def _count_breakers() -> Select[Any]:
-    return select(func.count()).select_from(tables.states)
-
-
-def _count_by_state() -> Select[Any]:
-    """Count those that are not closed: they are few, and have an index."""
-    state = tables.states.c.state
-    return select(state, func.count()).where(state != literal(0, literal_execute=True)).group_by(state)
 
 
 def _select_ids(state: CircuitState) -> Select[Any]:

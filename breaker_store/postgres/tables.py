@@ -131,6 +131,23 @@ transitions = Table(
     ),
     Index("breaker_transitions_identity", "writer_id", "writer_seq", unique=True),
     Index("breaker_transitions_time", "occurred_at", "position"),
+    Index(
+        "breaker_transitions_by_kind",
+        *("kind", "occurred_at", "position"),
+        postgresql_where=text("position IS NOT NULL"),
+    ),
+    Index(
+        "breaker_transitions_by_actor",
+        text("(details ->> 'actor')"),
+        *("occurred_at", "position"),
+        postgresql_where=text("position IS NOT NULL AND (details ->> 'actor') IS NOT NULL"),
+    ),
+    Index(
+        "breaker_transitions_by_error",
+        text("(details #>> '{causes,-1,error_type}')"),
+        *("occurred_at", "position"),
+        postgresql_where=text("position IS NOT NULL AND (details #>> '{causes,-1,error_type}') IS NOT NULL"),
+    ),
     comment="Transitions of breakers, kept for ever. Those without a position are superseded",
 )
 
@@ -173,11 +190,20 @@ states = Table(
     # Null: the package's defaults.
     Column("policy", JSONB),
     Column("policy_is_own", Boolean, nullable=False, server_default=text("false")),
+    # The error of the last trip: of the last failure that led to it.
+    Column("trip_error", Text),
+    # How often it tripped: opened when it was well.
+    Column("trips", Integer, nullable=False, server_default=text("0")),
+    Index("breaker_states_by_state", "state", "user_id", postgresql_where=text("state <> 0")),
+    # Those that never changed come last, when the newest changes come first.
+    Index("breaker_states_by_change", text("coalesce(since, '-infinity')"), "user_id"),
+    Index("breaker_states_by_trips", "trips", "user_id"),
     Index(
-        "breaker_states_not_closed",
-        "state",
-        postgresql_include=["user_id"],
-        postgresql_where=text("state <> 0"),
+        "breaker_states_by_trip_error",
+        "trip_error",
+        text("coalesce(since, '-infinity')"),
+        "user_id",
+        postgresql_where=text("trip_error IS NOT NULL"),
     ),
     comment="What the events say of each breaker: one row a breaker, made by its first event",
     # Room in each page, so that a change of state stays in it and touches no index.
@@ -269,8 +295,12 @@ log_position = Table(
     metadata,
     Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("last", BigInteger, nullable=False, server_default=text("0")),
+    # How many there are, and are open and half-open: counting them would take longer the more there are.
+    Column("breakers", BigInteger, nullable=False, server_default=text("0")),
+    Column("open_breakers", BigInteger, nullable=False, server_default=text("0")),
+    Column("half_open_breakers", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("singleton", "one_row"),
-    comment="One row: the position of the last transition that won",
+    comment="One row: the position of the last transition that won, and how many breakers there are",
 )
 
 imported_lines = Table(

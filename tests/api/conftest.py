@@ -11,7 +11,10 @@ import pytest
 
 from breaker_store import BreakerStore, CircuitBreakerOpenError
 from breaker_store.api.app import create_app
+from breaker_store.importing.formats import ImportedOutcome
+from breaker_store.importing.run import import_outcomes
 
+ImportLines = Callable[..., Awaitable[None]]
 Calls = Callable[[int, int], Awaitable[None]]
 Serve = Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]]
 
@@ -77,6 +80,17 @@ def fail(store: BreakerStore) -> Calls:
         await store.flush()
 
     return fail
+
+
+@pytest.fixture
+def import_lines(database_url: str) -> ImportLines:
+    """Store histories that happened elsewhere, with their own times."""
+
+    async def import_lines(*histories: list[ImportedOutcome]) -> None:
+        lines = sorted((line for history in histories for line in history), key=lambda line: line.at_us)
+        await import_outcomes(database_url, lines)
+
+    return import_lines
 
 
 @pytest.fixture

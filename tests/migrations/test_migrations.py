@@ -25,7 +25,10 @@ WITH relation AS (
 SELECT format('relation %s %s %s %s', relname, relkind, reloptions, pg_get_partkeydef(oid)) FROM relation
 UNION ALL SELECT format(
     'column %s.%s %s %s %s %s', relname, attname, format_type(atttypid, atttypmod), attnotnull,
-    pg_get_expr(adbin, adrelid), CASE WHEN relkind IN ('r', 'p') THEN attnum END
+    pg_get_expr(adbin, adrelid), CASE WHEN relkind IN ('r', 'p') THEN (
+        SELECT count(*) FROM pg_attribute AS other
+        WHERE other.attrelid = relation.oid AND other.attnum BETWEEN 1 AND pg_attribute.attnum AND NOT other.attisdropped
+    ) END
 ) FROM relation JOIN pg_attribute ON attrelid = oid AND attnum > 0 AND NOT attisdropped
 LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
 UNION ALL SELECT format('constraint %s %s', conname, pg_get_constraintdef(pg_constraint.oid))
@@ -173,7 +176,9 @@ async def test_appends_go_on_while_the_ledgers_rows_are_looked_at_again(
 
 
 async def test_positions_begin_at_zero_in_one_row(connection: asyncpg.Connection) -> None:
-    assert [tuple(row) for row in await connection.fetch("SELECT * FROM log_position")] == [(True, 0)]
+    assert [tuple(row) for row in await connection.fetch("SELECT * FROM log_position")] == [
+        (True, 0, 0, 0, 0)
+    ]
     with pytest.raises(asyncpg.UniqueViolationError):
         await connection.execute("INSERT INTO log_position DEFAULT VALUES")
     with pytest.raises(asyncpg.CheckViolationError):

@@ -1,0 +1,52 @@
+"""`transitions`: how the breakers of all users changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from breaker_store.cli.ending import run
+from breaker_store.cli.history import plain
+from breaker_store.cli.location import DatabaseUrl, DataDir, locate
+from breaker_store.cli.narrowing import AsJsonLines, Kinds, Since, Until
+from breaker_store.settings import Location
+
+if TYPE_CHECKING:
+    from breaker_store.postgres.feed import FeedFilter
+
+
+def list_transitions(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    kinds: Kinds = None,
+    error: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Only those that this type of error led to.")
+    ] = None,
+    actor: Annotated[str | None, typer.Option(metavar="NAME", help="Only what this one did.")] = None,
+    since: Since = None,
+    until: Until = None,
+    as_json: AsJsonLines = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show how the breakers of all users changed, newest first."""
+    from breaker_store.postgres.feed import FeedFilter  # noqa: PLC0415 - slow to import
+
+    wanted = FeedFilter(since, until, frozenset(kinds) if kinds else None, error, actor, limit)
+    run(_show(locate(database_url, data_dir), wanted, as_json))
+
+
+async def _show(location: Location, wanted: FeedFilter, as_json: bool) -> None:
+    from breaker_store.cli.asking import asking  # noqa: PLC0415 - slow to import
+    from breaker_store.cli.event_lines import print_event  # noqa: PLC0415
+    from breaker_store.postgres import feed  # noqa: PLC0415
+
+    async with asking(location) as connection:
+        page = await feed.list_transitions(connection, wanted)
+    for item in page.items:
+        if as_json:
+            typer.echo(json.dumps(dataclasses.asdict(item), default=plain))
+        else:
+            print_event(item, item.user_id)
