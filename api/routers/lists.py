@@ -14,7 +14,7 @@ from breaker_store.api.schemas.lists import BreakersAnswer, BreakersQuery, FeedA
 from breaker_store.errors import LogUnavailableError, SchemaError
 from breaker_store.postgres.breaker_list import list_breakers as read_breakers
 from breaker_store.postgres.cursors import CursorError
-from breaker_store.postgres.feed import list_transitions
+from breaker_store.postgres.transition_list import list_transitions
 
 router = APIRouter(
     prefix=PREFIX, tags=["circuit breakers"], responses=describe_errors(LogUnavailableError, SchemaError)

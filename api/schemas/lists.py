@@ -11,9 +11,9 @@ from breaker_store.api.schemas.breakers import TransitionsQuery
 from breaker_store.core.cleaning import TEXT_LIMIT
 from breaker_store.core.events import CircuitState
 from breaker_store.postgres.breaker_list import BreakerCursor, BreakerFilter, BreakerItem, BreakerOrder
-from breaker_store.postgres.feed import FeedCursor, FeedFilter
 from breaker_store.postgres.history import TransitionItem
 from breaker_store.postgres.queries import DEFAULT_PAGE, LARGEST_PAGE
+from breaker_store.postgres.transition_list import FeedCursor, FeedFilter
 
 # No name has a NUL, and Postgres takes none.
 Name = Annotated[str, Field(min_length=1, max_length=TEXT_LIMIT, pattern=r"^[^\x00]*$")]

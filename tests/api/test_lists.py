@@ -9,7 +9,7 @@ import pytest
 from breaker_store import BreakerStore
 from breaker_store.core.events import CircuitState, Kind
 from breaker_store.postgres.breaker_list import BreakerFilter, BreakerOrder, select_breakers
-from breaker_store.postgres.feed import FeedFilter, select_transitions
+from breaker_store.postgres.transition_list import FeedFilter, select_transitions
 from tests.api.example_requests import REVOKED, SLOW, outcomes
 from tests.postgres.explaining import explain_statement
 
