@@ -18,7 +18,7 @@ from fastapi.responses import RedirectResponse
 from breaker_store.api.dependencies import Database, refuse_web_pages
 from breaker_store.api.documentation import name_operation, show_examples
 from breaker_store.api.problems import describe_status, handle_errors
-from breaker_store.api.routers import circuit_breakers, health, lists
+from breaker_store.api.routers import circuit_breakers, health, histories, lists
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.queries import create_engine
 from breaker_store.settings import DATABASE_URL_VARIABLE, find_location
@@ -49,7 +49,9 @@ def create_app(database_url: str | None = None) -> FastAPI:
     )
     app.state.database = Database(address, create_engine(address))
     handle_errors(app)
-    # First: a route with a user's id would take the words of the others for one.
+    # First, since routes are tried in their order, and these are asked most.
+    app.include_router(histories.router)
+    # Before those with a user's id alone, which would take the words of the others for one.
     app.include_router(lists.router)
     app.include_router(circuit_breakers.router)
     app.include_router(health.router)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -38,6 +39,11 @@ async def _database(request: Request) -> Database:
     return database
 
 
+async def _engine(request: Request) -> AsyncEngine:
+    database: Database = request.app.state.database
+    return database.engine
+
+
 async def _reader(database: Annotated[Database, Depends(_database)]) -> AsyncIterator[AsyncConnection]:
     async with reading(database.engine) as connection:
         await check_schema(connection)
@@ -52,6 +58,9 @@ async def _ready_database(database: Annotated[Database, Depends(_database)]) -> 
 
 ReadyDatabase = Annotated[Database, Depends(_ready_database)]
 """The database, which can be reached and has the schema that is needed."""
+
+Engine = Annotated[AsyncEngine, Depends(_engine)]
+"""Its pool of connections, for questions of one statement: see `ask`."""
 
 Reader = Annotated[AsyncConnection, Depends(_reader, scope="function")]
 """A connection to it for questions, given back before the answer is sent."""
@@ -90,6 +99,7 @@ def _is_cross_origin(request: Request) -> bool:
     return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
 
 
+@lru_cache(maxsize=16)
 def _is_loopback(server: tuple[str, int | None] | None) -> bool:
     """Tell whether the address on which the request arrived is of this machine alone."""
     try:
@@ -98,6 +108,7 @@ def _is_loopback(server: tuple[str, int | None] | None) -> bool:
         return False
 
 
+@lru_cache(maxsize=16)
 def _names_loopback(host: str | None) -> bool:
     if host is None or host == "localhost" or host.endswith(".localhost"):
         return True

@@ -1,4 +1,4 @@
-"""The breakers of all users: how they stand, what happened to them, an operator's reset, and how recording goes."""
+"""The breakers of all users: how they stand, an operator's reset, and how recording goes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,17 @@ from breaker_store.api.dependencies import Actor, Reader, ReadyDatabase
 from breaker_store.api.problems import describe_errors, describe_status
 from breaker_store.api.schemas.breakers import (
     CircuitBreakerBody,
-    EventsAnswer,
-    HistoryQuery,
     RecordersAnswer,
     RecordersQuery,
     ResetAnswer,
     ResetRequest,
     StateAnswer,
     SummaryAnswer,
-    TransitionsAnswer,
-    TransitionsQuery,
 )
 from breaker_store.api.schemas.parameters import UserId
 from breaker_store.control import ContendedBreakerError
 from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
 from breaker_store.postgres import queries, recorders
-from breaker_store.postgres.cursors import CursorError
-from breaker_store.postgres.queries import Cursor
 
 PREFIX = "/api/admin/system/circuit-breakers"
 
@@ -42,7 +36,6 @@ _RESET_ERRORS = {
     **describe_errors(UnknownBreakerError, ContendedBreakerError, RequestValidationError),
     **describe_status(HTTPStatus.BAD_REQUEST, "The body is no text in UTF-8"),
 }
-_HISTORY_ERRORS = describe_errors(CursorError, UnknownBreakerError, RequestValidationError)
 
 
 # Before the routes with a user's id, which would take the words for one.
@@ -77,25 +70,3 @@ async def reset(
         message=f"Circuit breaker reset for user {user_id}",
         circuit_breaker=CircuitBreakerBody.model_validate(state),
     )
-
-
-@router.get("/{user_id}/transitions", responses=_HISTORY_ERRORS)
-async def list_transitions(
-    connection: Reader, user_id: UserId, query: Annotated[TransitionsQuery, Query()]
-) -> TransitionsAnswer:
-    """List how a user's breaker changed and why, newest first."""
-    page = await queries.transitions(connection, user_id, query.to_filter())
-    return TransitionsAnswer(user_id=user_id, transitions=page.items, next_cursor=_written(page.next_cursor))
-
-
-@router.get("/{user_id}/events", responses=_HISTORY_ERRORS)
-async def list_events(
-    connection: Reader, user_id: UserId, query: Annotated[HistoryQuery, Query()]
-) -> EventsAnswer:
-    """List everything that happened to a user's breaker, newest first."""
-    page = await queries.events(connection, user_id, query.to_filter())
-    return EventsAnswer(user_id=user_id, events=page.items, next_cursor=_written(page.next_cursor))
-
-
-def _written(cursor: Cursor | None) -> str | None:
-    return None if cursor is None else str(cursor)

@@ -138,7 +138,7 @@ transitions = Table(
     ),
     Index(
         "breaker_transitions_by_actor",
-        text("(details ->> 'actor')"),
+        text("\"left\"(details ->> 'actor', 200)"),
         *("occurred_at", "position"),
         postgresql_where=text("position IS NOT NULL AND (details ->> 'actor') IS NOT NULL"),
     ),

@@ -42,7 +42,8 @@ INDEXES = {
     "breaker_states_by_trip_error": "breaker_states (trip_error, coalesce(since, '-infinity'), user_id)"
     " WHERE trip_error IS NOT NULL",
     "breaker_transitions_by_kind": "breaker_transitions (kind, occurred_at, position) WHERE position IS NOT NULL",
-    "breaker_transitions_by_actor": "breaker_transitions ((details ->> 'actor'), occurred_at, position)"
+    # An entry of an index has to fit into a third of a page, and an actor may be 2,000 characters long.
+    "breaker_transitions_by_actor": "breaker_transitions (left(details ->> 'actor', 200), occurred_at, position)"
     " WHERE position IS NOT NULL AND (details ->> 'actor') IS NOT NULL",
     "breaker_transitions_by_error": "breaker_transitions ((details #>> '{causes,-1,error_type}'), occurred_at, position)"
     " WHERE position IS NOT NULL AND (details #>> '{causes,-1,error_type}') IS NOT NULL",
@@ -62,8 +63,9 @@ COMMENT = "COMMENT ON TABLE log_position IS"
 
 
 def upgrade() -> None:
-    # Appends wait while it is counted; a writer that waits for too long spools, and comes again.
-    op.execute("LOCK TABLE breaker_states IN SHARE ROW EXCLUSIVE MODE")
+    # Appends wait while it is counted, each before it has called a function that is replaced here: the ledger comes first
+    # in every one of them. A writer that waits for too long spools, and comes again.
+    op.execute("LOCK TABLE writer_batches, breaker_states IN SHARE ROW EXCLUSIVE MODE")
     for statement in COLUMNS:
         op.execute(statement)
     for name in MADE:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from breaker_store import BreakerStore, CircuitBreakerRegistry, Kind, Policy, Transition
+from breaker_store.api.schemas.breakers import EventsAnswer, TransitionsAnswer
 
 PREFIX = "/api/admin/system/circuit-breakers"
 UNKNOWN = 404_404
@@ -259,3 +260,15 @@ async def test_since_is_part_of_the_time_and_until_is_not(client, succeed):
     shifted = datetime.fromisoformat(at).astimezone(tz=None).isoformat()
     assert (await get(client, "/101/events", since=shifted))["events"] == later
     assert (await get(client, "/101/events", since=at, until=at))["events"] == []
+
+
+@pytest.mark.parametrize(("name", "answer"), [("events", EventsAnswer), ("transitions", TransitionsAnswer)])
+async def test_a_history_is_sent_as_it_is_documented(client, succeed, fail, name, answer):
+    await succeed(101, 1)
+    await fail(101, 6)
+    await client.post(f"{PREFIX}/101/reset")
+    sent = (await client.get(f"{PREFIX}/101/{name}")).content
+    assert answer.model_validate_json(sent).model_dump_json().encode() == sent
+    documented = (await client.get("/openapi.json")).json()["paths"][f"{PREFIX}/{{user_id}}/{name}"]["get"]
+    schema = documented["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema["$ref"].endswith(f"/{answer.__name__}")

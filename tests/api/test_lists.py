@@ -6,7 +6,7 @@ import asyncpg
 import httpx
 import pytest
 
-from breaker_store import BreakerStore
+from breaker_store import BreakerStore, control
 from breaker_store.core.events import CircuitState, Kind
 from breaker_store.postgres.breaker_list import BreakerFilter, BreakerOrder, select_breakers
 from breaker_store.postgres.transition_list import FeedFilter, select_transitions
@@ -186,3 +186,12 @@ async def test_open_breakers_are_listed_without_looking_at_the_others(connection
 async def test_a_store_on_the_side_is_listed_as_it_goes(client, store: BreakerStore, succeed):
     await succeed(5, 1)
     assert [(item["user_id"], item["since"]) for item in (await get(client))["breakers"]] == [(5, None)]
+
+
+async def test_an_actor_may_have_the_longest_of_names(client, night, database_url: str):
+    # Not repetitive, or else it could be compressed until it fits anywhere.
+    actor = "".join(chr(0x4E00 + number * 7 % 20_000) for number in range(2_000))
+    await control.reset(database_url, 103, actor=actor)
+    found = (await get(client, "/transitions", actor=actor))["transitions"]
+    assert [item["user_id"] for item in found] == [103]
+    assert (await get(client, "/transitions", actor=actor[:-1]))["transitions"] == []

@@ -43,6 +43,39 @@ FROM breaker_states, generate_series(1, $2::bigint) AS number
 WHERE user_id = $1
 """
 
+_HISTORIES = """
+INSERT INTO breaker_outcomes
+    (occurred_at, user_id, writer_id, writer_seq, duration_us, generation, era, kind, verdict, operation)
+SELECT
+    $1::date::timestamp AT TIME ZONE 'UTC' + (number + user_no::float8 / $4) * make_interval(days => $2) / $5,
+    $3 + user_no, 6, 1 + number * $4 + user_no + $3, 10000 + number, 0, 0, 1, 0, 'sendMessage'
+FROM generate_series(0, $5::integer - 1) AS number, generate_series(0, $4::integer - 1) AS user_no
+ORDER BY 1
+"""
+
+_STATES_OF_RANGE = """
+INSERT INTO breaker_states (user_id) SELECT generate_series($1::bigint, $2::bigint - 1)
+"""
+
+# One in a hundred is open, and one in a thousand half-open, at no regular places.
+_STATES_NOT_ALL_CLOSED = """
+INSERT INTO breaker_states (user_id, state)
+SELECT user_id, CASE WHEN draw < 0.01 THEN 1 WHEN draw < 0.011 THEN 2 ELSE 0 END
+FROM (SELECT user_id, random() AS draw FROM generate_series(0, $1::bigint - 1) AS user_id) AS drawn
+"""
+
+_COUNTS_ARE_KEPT = """
+SELECT EXISTS (
+    SELECT FROM information_schema.columns WHERE table_name = 'log_position' AND column_name = 'half_open'
+)
+"""
+
+_COUNT_STATES = """
+UPDATE log_position SET (breakers, open, half_open) = (
+    SELECT count(*), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2) FROM breaker_states
+)
+"""
+
 _REMEMBER_FAILURES = """
 UPDATE breaker_states
 SET last_failure = CASE WHEN user_id % 1000 < $1::float8 * 1000 THEN jsonb_build_object(
@@ -73,6 +106,52 @@ async def find_or_fill(server_url: str, events: int, breakers: int) -> str:
     return await find_or_make(server_url, f"startup_{events}_{breakers}", fill)
 
 
+# Users of whom the histories are known; all others' events are there to be passed by.
+TRIPPED_USERS = range(10_000_000, 10_002_000)
+TRIPPED_EVENTS = 200
+SPARSE_USERS = range(20_000_000, 20_002_000)
+SPARSE_EVENTS = 3
+
+_FAILURES_OF_TRIP = 5
+
+
+async def find_or_fill_histories(server_url: str, events: int, breakers: int) -> str:
+    """Give the address of a database with so many events in 30 days, and with histories of which the length is known.
+
+    The tripped users have 200 events, spread over all days; at the end all of them failed at once until their breakers
+    opened. The sparse users have three.
+    """
+
+    async def fill(database_url: str, connection: Connection) -> None:
+        days = days_until(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1))
+        await add_successes(connection, events, breakers, days)
+        await add_states(connection, breakers)
+        # The last of the two hundred is the transition.
+        await _add_histories(connection, TRIPPED_USERS, TRIPPED_EVENTS - _FAILURES_OF_TRIP - 1, days)
+        await _add_histories(connection, SPARSE_USERS, SPARSE_EVENTS, days)
+        await trip_breakers(database_url, TRIPPED_USERS)
+        await tidy(connection)
+
+    return await find_or_make(server_url, f"histories_{events}_{breakers}", fill)
+
+
+async def _add_histories(connection: Connection, users: range, events: int, days: Sequence[dt.date]) -> None:
+    await connection.execute(_HISTORIES, days[0], len(days), users.start, len(users), events, timeout=300)
+    await connection.execute(_STATES_OF_RANGE, users.start, users.stop)
+
+
+async def find_or_fill_states(server_url: str, breakers: int) -> str:
+    """Give the address of a database with so many breakers and no events; one in a hundred is not closed."""
+
+    async def fill(_database_url: str, connection: Connection) -> None:
+        await connection.execute(_STATES_NOT_ALL_CLOSED, breakers, timeout=300)
+        if await connection.fetchval(_COUNTS_ARE_KEPT):
+            await connection.execute(_COUNT_STATES, timeout=300)
+        await tidy(connection)
+
+    return await find_or_make(server_url, f"states_{breakers}", fill)
+
+
 async def find_or_make(server_url: str, name: str, fill: Fill) -> str:
     """Give the address of a database of this name in the server's; what was filled to the end is used again."""
     url = urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
@@ -89,6 +168,8 @@ async def find_or_make(server_url: str, name: str, fill: Fill) -> str:
             finally:
                 await connection.close()
             await server.execute(f"COMMENT ON DATABASE {name} IS 'filled'")
+        else:
+            await upgrade(url)
     finally:
         await server.close()
     return url
@@ -122,6 +203,13 @@ async def trouble_breakers(database_url: str, users: range) -> None:
             await _fail(breaker, 5 if kind < 2 else 1 + number % 4)
             if kind == 1:
                 await breaker.call(_succeed)
+
+
+async def trip_breakers(database_url: str, users: range) -> None:
+    """Have the users' calls fail, all for the same reason, until their breakers open."""
+    async with BreakerStore.open(database_url=database_url) as store:
+        for user_id in users:
+            await _fail(store.registry.get_breaker(user_id), _FAILURES_OF_TRIP)
 
 
 async def remember_failures(connection: Connection, share: float) -> None:

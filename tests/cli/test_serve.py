@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from breaker_store.cli.api_server import _listen
+
 from .conftest import Invoke, Start, postmaster_pid_file
 
 SECONDS_TO_END = 5
@@ -63,6 +65,14 @@ def test_ended_while_starting(start: Start, data_dir: Path) -> None:
     end(process, signal.SIGTERM)
     assert process.returncode == 0
     assert not postmaster_pid_file(data_dir).exists()
+
+
+def test_answers_at_once() -> None:
+    """No part of an answer waits until the client has acknowledged the one before."""
+    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_port_in_use(invoke: Invoke, database_url: str) -> None:
