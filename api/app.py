@@ -16,7 +16,7 @@ from fastapi.responses import RedirectResponse
 
 from breaker_store.api.dependencies import Database, refuse_web_pages
 from breaker_store.api.problems import handle_errors
-from breaker_store.api.routers import circuit_breakers, health
+from breaker_store.api.routers import circuit_breakers, explanations, health
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.queries import create_engine
 from breaker_store.settings import DATABASE_URL_VARIABLE, find_location
@@ -43,6 +43,7 @@ def create_app(database_url: str | None = None) -> FastAPI:
     )
     app.state.database = Database(address, create_engine(address))
     handle_errors(app)
+    app.include_router(explanations.router)
     app.include_router(circuit_breakers.router)
     app.include_router(health.router)
     app.add_api_route("/", _show_documentation, include_in_schema=False)
