@@ -153,7 +153,7 @@ def _around(around: AroundItem) -> str:
         if each.breakers
     )
     return (
-        f"{at_least}{around.opened_count:,} of {breakers} breakers opened from {_time(around.since)} to "
+        f"{at_least}{around.opened_count:,} of the {breakers} breakers opened too, from {_time(around.since)} to "
         f"{_time(around.until)}, {around.same_error_count:,} with the same error"
         + (f" ({errors})" if errors else "")
         + f"; {around.same_error_before:,} with it in the hour before"
@@ -162,14 +162,17 @@ def _around(around: AroundItem) -> str:
 
 def _recurrence(recurrence: RecurrenceItem) -> str:
     day, week = recurrence.trips_24_hours, recurrence.trips_7_days
-    parts = [f"{day:,} in the 24 hours and {week:,} in the 7 days up to {_time(recurrence.up_to)}"]
+    parts = [
+        f"{recurrence.trips:,} in all",
+        f"{day:,} in the 24 hours and {week:,} in the 7 days up to {_time(recurrence.up_to)}",
+    ]
     if recurrence.usual_hour_utc is not None:
         parts.append(f"usually about {recurrence.usual_hour_utc:02}:00 UTC")
     if recurrence.mean_seconds_to_recover is not None:
         mean = _span(recurrence.mean_seconds_to_recover)
         parts.append(f"over after {mean} on average of {recurrence.recoveries:,}")
     if recurrence.is_cut:
-        parts.append(f"older ones than the last {recurrence.trips:,} were not looked at")
+        parts.append("older ones were not looked at")
     return "; ".join(parts)
 
 

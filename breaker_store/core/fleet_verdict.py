@@ -189,11 +189,15 @@ def _this_bot(around: Around) -> tuple[FleetVerdict, str, str]:
 
 def _within(number: int, around: Around) -> str:
     """Say how many of the others tripped in the window."""
-    others = f"{around.others:,}{' or more' if around.breakers_are_more else ''}"
-    if around.others == 1 and not around.breakers_are_more:
-        who = "the only other breaker" + (" did not open" if number == 0 else " opened")
-    else:
-        how_many = "none" if number == 0 else f"{'at least ' if around.is_cut else ''}{number:,}"
-        who = f"{how_many} of the other {others} breakers opened"
     so_far = "" if around.is_over else "so far "
-    return f"{so_far}{who} within {counted(MINUTES_AROUND, 'minute')} of it"
+    return f"{so_far}{_who(number, around)} within {counted(MINUTES_AROUND, 'minute')} of it"
+
+
+def _who(number: int, around: Around) -> str:
+    if around.others == 1:
+        return "the only other breaker" + (" did not open" if number == 0 else " opened")
+    if number == around.others and not (around.breakers_are_more or around.is_cut):
+        return f"all {number:,} other breakers opened"
+    how_many = "none" if number == 0 else f"{'at least ' if around.is_cut else ''}{number:,}"
+    others = f"{around.others:,}{' or more' if around.breakers_are_more else ''}"
+    return f"{how_many} of the other {others} breakers opened"

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from breaker_store.core.events import CircuitState, Failure, Transition
-from breaker_store.core.explanation import Explanation, Facts, Success
+from breaker_store.core.explanation import Explanation
+from breaker_store.core.facts import Facts, Success
 from breaker_store.core.fleet_verdict import LIMITS, RULE, Around, FleetVerdict, Judgement
 from breaker_store.core.recurrence import HOUR_RULE, Recurrence
 from breaker_store.postgres.codec import to_datetime
