@@ -62,7 +62,8 @@ class Around:
         since, until: the time that was looked at: less than the whole window if too much happened in it.
         is_over: whether the window has passed, so that nobody else can still trip in it.
         opened: how many others tripped.
-        by_error: how many others tripped with which error; those of this trip's failures are always among them.
+        by_error: how many others tripped with which error; those of this trip's failures
+            are among them wherever anybody shares them.
         same_before: how many others tripped with this trip's error before the window, within `before_us`.
 
     """

@@ -192,10 +192,10 @@ def _standing(facts: Facts) -> str | None:
     if ending is not None:
         return _ended(facts.origin, ending)
     times = facts.aftermath.reopened
-    again = (
-        f"it has opened again {counted(times, 'time')} since, after failed probes, and " if times else "it "
-    )
-    return f"{again}{_now(facts)}"
+    if times == 0:
+        return f"it {_now(facts)}"
+    often = "once" if times == 1 else counted(times, "time")
+    return f"it has opened again {often} since, after failed probes, and {_now(facts)}"
 
 
 def _ended(origin: Transition, ending: Transition) -> str:

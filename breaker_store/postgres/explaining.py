@@ -152,11 +152,15 @@ SELECT
     ), $3) AS until
 """
 
+# The fence keeps the condition on positions from being taken for a reason to go through all of them by their index.
 _TRIPS = f"""
 SELECT user_id, details #>> '{{causes,-1,error_type}}' AS error_type
-FROM breaker_transitions
-WHERE occurred_at >= $1 AND occurred_at <= $2
-    AND kind = {int(Kind.OPENED)} AND position IS NOT NULL AND user_id <> $3 AND details ->> 'from' = 'closed'
+FROM (
+    SELECT user_id, kind, position, details FROM breaker_transitions
+    WHERE occurred_at >= $1 AND occurred_at <= $2
+    OFFSET 0
+) AS near
+WHERE kind = {int(Kind.OPENED)} AND position IS NOT NULL AND user_id <> $3 AND details ->> 'from' = 'closed'
 """
 
 # The whole has no error of its own, but is not to be taken for those whose error has no type.
