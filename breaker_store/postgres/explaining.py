@@ -152,13 +152,14 @@ SELECT
     ), $3) AS until
 """
 
-# The fence keeps the condition on positions from being taken for a reason to go through all of them by their index.
+# The order and the fence keep the planner to the index by time: others hold the columns too, and it would go through
+# one of them as a whole.
 _TRIPS = f"""
 SELECT user_id, details #>> '{{causes,-1,error_type}}' AS error_type
 FROM (
     SELECT user_id, kind, position, details FROM breaker_transitions
     WHERE occurred_at >= $1 AND occurred_at <= $2
-    OFFSET 0
+    ORDER BY occurred_at OFFSET 0
 ) AS near
 WHERE kind = {int(Kind.OPENED)} AND position IS NOT NULL AND user_id <> $3 AND details ->> 'from' = 'closed'
 """
