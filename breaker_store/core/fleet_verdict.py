@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from breaker_store.core.events import Failure
-from breaker_store.core.wording import counted, shortened
+from breaker_store.core.wording import counted, shortened, span
 
 MINUTES_AROUND: Final = 5
 WINDOW_US: Final = MINUTES_AROUND * 60 * 1_000_000
@@ -184,14 +184,20 @@ def _this_bot(around: Around) -> tuple[FleetVerdict, str, str]:
     if around.opened:
         error = max(around.by_error, key=lambda name: (around.by_error[name], name or ""), default=None)
         most = "without an error type" if error is None else shortened(error, ERROR_WIDTH)
-        finding += f" with this error ({around.opened:,} did with others, mostly {most}, which looks like another trouble)"
+        number = f"{'at least ' if around.is_cut else ''}{around.opened:,}"
+        finding += (
+            f" with this error ({number} did with others, mostly {most}, which looks like another trouble)"
+        )
     return FleetVerdict.THIS_BOT, f"{finding}, so it looks like this bot, not the provider", CHECK_THE_BOT
 
 
 def _within(number: int, around: Around) -> str:
     """Say how many of the others tripped in the window."""
     so_far = "" if around.is_over else "so far "
-    return f"{so_far}{_who(number, around)} within {counted(MINUTES_AROUND, 'minute')} of it"
+    when = f"within {counted(MINUTES_AROUND, 'minute')} of it"
+    if around.is_cut:
+        when = f"in the {span(around.until - around.since)} around it that were looked at"
+    return f"{so_far}{_who(number, around)} {when}"
 
 
 def _who(number: int, around: Around) -> str:

@@ -102,10 +102,25 @@ FINDINGS = {
         ),
     ),
     "more than is counted": (
-        around(100_000, {"Unauthorized": 2_000}, breakers_are_more=True, is_cut=True),
+        around(
+            100_000,
+            {"Unauthorized": 2_000},
+            breakers_are_more=True,
+            is_cut=True,
+            since=TRIP - 30_000_000,
+            until=TRIP + 64_000_000,
+        ),
         (
-            "at least 2,000 of the other 99,999 or more breakers opened within 5 minutes of it with the same error, so it "
-            "looks like the provider, not this bot"
+            "at least 2,000 of the other 99,999 or more breakers opened in the 1 min 34 s around it that were looked at "
+            "with the same error, so it looks like the provider, not this bot"
+        ),
+    ),
+    "another trouble, more than is counted": (
+        around(50, {"NetworkError": 20}, is_cut=True, since=TRIP, until=TRIP + 2_000_000),
+        (
+            "none of the other 49 breakers opened in the 2 s around it that were looked at with this error (at least "
+            "20 did with others, mostly NetworkError, which looks like another trouble), so it looks like this bot, not "
+            "the provider"
         ),
     ),
     "two": (

@@ -159,6 +159,27 @@ async def test_a_trip_just_outside_the_window_is_no_company(database_url, ask):
     assert (await ask()).around.by_error == [ErrorCount("TimeoutError", 1)]
 
 
+async def test_of_a_window_that_is_too_full_only_what_is_near_is_looked_at(database_url, connection, ask):
+    await faults.revoke_token(database_url)
+    await connection.execute(
+        "INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, position, generation, era, version,"
+        " kind, details, details_version) SELECT timestamptz '2025-11-26 03:00:12+00' - number * interval '1 ms',"
+        " 10000 + number, 8, number, 100 + number, 1, 1, 1, 10,"
+        """ '{"from": "closed", "causes": [{"error_type": "NetworkError"}]}', 1"""
+        " FROM generate_series(1, 20010) AS number"
+    )
+    found = await ask()
+    assert (found.around.is_lower_bound, found.around.since.isoformat()) == (
+        True,
+        "2025-11-26T02:59:52+00:00",
+    )
+    assert found.around.opened_count == 20_000
+    assert (
+        "breakers opened in the 5 min 20 s around it that were looked at with this error (at least 20,000 did"
+        in (found.sentence)
+    )
+
+
 async def test_only_one_breaker_has_nobody_to_be_compared_with(database_url, ask):
     await faults.seed(database_url, faults.outage([USER], REVOKED))
     found = await ask()
