@@ -18,7 +18,7 @@ from fastapi.responses import RedirectResponse
 from breaker_store.api.dependencies import Database, refuse_web_pages
 from breaker_store.api.documentation import name_operation, show_examples
 from breaker_store.api.problems import describe_status, handle_errors
-from breaker_store.api.routers import circuit_breakers, health, histories, lists
+from breaker_store.api.routers import circuit_breakers, explanations, health, histories, lists
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.queries import create_engine
 from breaker_store.settings import DATABASE_URL_VARIABLE, find_location
@@ -53,6 +53,7 @@ def create_app(database_url: str | None = None) -> FastAPI:
     app.include_router(histories.router)
     # Before those with a user's id alone, which would take the words of the others for one.
     app.include_router(lists.router)
+    app.include_router(explanations.router)
     app.include_router(circuit_breakers.router)
     app.include_router(health.router)
     show_examples(app)

@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from breaker_store.control import ContendedBreakerError
 from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
 from breaker_store.postgres.cursors import CursorError
+from breaker_store.postgres.explaining import UnknownTransitionError
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class ProblemType:
 PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     CursorError: ProblemType("bad-cursor", HTTPStatus.BAD_REQUEST, "Not a cursor"),
     UnknownBreakerError: ProblemType("unknown-breaker", HTTPStatus.NOT_FOUND, "Unknown circuit breaker"),
+    UnknownTransitionError: ProblemType("unknown-transition", HTTPStatus.NOT_FOUND, "Unknown transition"),
     ContendedBreakerError: ProblemType(
         "contended-breaker", HTTPStatus.CONFLICT, "The circuit breaker kept changing", retry_after_seconds=1
     ),

@@ -15,6 +15,7 @@ A branch is what a caller can do about it, a leaf is what went wrong::
         ├── NotCommittedError       the call has happened; whether its event is stored is not known
         ├── SpoolError              the local disk refuses: free some room, or look at the directory
         ├── UnknownBreakerError     no event of this user is stored
+        ├── UnknownTransitionError  look for its id in the user's history (postgres/explaining.py)
         ├── SchemaError             `breaker-store migrate up`, or update this package
         │   ├── NotMigratedError
         │   ├── SchemaBehindError

@@ -19,6 +19,7 @@ from breaker_store.cli import (
     serve,
     state,
     transitions,
+    why,
 )
 from breaker_store.cli.ending import CommandGroup
 
@@ -39,6 +40,7 @@ app.command("state", context_settings={"ignore_unknown_options": True})(state.sh
 app.command("history", context_settings={"ignore_unknown_options": True})(history.show_history)
 app.command("list")(breaker_list.list_breakers)
 app.command("transitions")(transitions.list_transitions)
+app.command("why", context_settings={"ignore_unknown_options": True})(why.explain_transition)
 app.command("recorders")(recorders.list_recorders)
 app.command("deliver")(deliver.deliver_spool)
 app.command("import")(imports.import_file)

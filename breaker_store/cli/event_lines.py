@@ -9,7 +9,10 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from breaker_store.core.wording import printable
 from breaker_store.postgres.history import EventItem, TransitionItem
+
+__all__ = ["STYLES", "describe", "print_event", "printable"]
 
 STYLES: Final = {
     "failure": "red",
@@ -71,11 +74,3 @@ def _describe_event(item: EventItem) -> Iterator[str]:
 
 def _time(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1_000:03d}Z"
-
-
-def printable(text: str) -> str:
-    """Escape what would steer a terminal, or break a line."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )

@@ -11,9 +11,10 @@ breaker's clock is its process's monotonic one, shifted to read like Unix time; 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, Self, TypeAlias
 from uuid import UUID
 
 from breaker_store.core.policy import Policy
@@ -75,6 +76,11 @@ class Verdict(IntEnum):
     WOULD_BE_REFUSED = 2
 
 
+EVENT_ID_PATTERN: Final = "(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})"
+
+_GREATEST_NUMBER: Final = 2**63 - 1
+
+
 class EventId(NamedTuple):
     """An event's identity, known when it happens: which run of which process, and its number there, from 1.
 
@@ -86,6 +92,19 @@ class EventId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.writer_id}-{self.writer_seq}"
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read the id of a stored event from its text.
+
+        Raises:
+            ValueError: it is none.
+
+        """
+        match = re.fullmatch(EVENT_ID_PATTERN, text)
+        if match is None or max(map(int, match.groups())) > _GREATEST_NUMBER:
+            raise ValueError("an event's id is written as writer-seq, two whole numbers")
+        return cls(*map(int, match.groups()))
 
 
 class Permit(NamedTuple):

