@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from breaker_store.cli import deliver, demo, history, imports, migrate, recorders, serve, state
+from breaker_store.cli import deliver, demo, export, history, imports, migrate, recorders, serve, state
 from breaker_store.cli.ending import EXIT_CODES, CommandGroup
 
 ASK: Final = "Ask"
@@ -41,6 +41,7 @@ app.command("serve", rich_help_panel=RUN)(serve.serve)
 
 app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)
 app.command("import", rich_help_panel=KEEP)(imports.import_file)
+app.command("export", rich_help_panel=KEEP, context_settings=NEGATIVE)(export.export_events)
 app.command("deliver", rich_help_panel=KEEP)(deliver.deliver_spool)
 
 
