@@ -132,13 +132,15 @@ async def _snapshot(database_url: str) -> AsyncIterator[Connection]:
         command_timeout=None,
     )
     try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            await connection.execute(_KEEP_DAYS)
-            yield connection
+        await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        await connection.execute(_KEEP_DAYS)
+        yield connection
+        await connection.close()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise LogUnavailableError(f"the export broke off: {described(error)}") from error
     finally:
-        # Not a polite goodbye: where the export was broken off, the server is still sending.
+        # There is nothing to roll back; and where the export was broken off, the driver would wait for the server's end
+        # of a COPY that it has heard already.
         connection.terminate()
 
 
