@@ -139,9 +139,7 @@ def test_signals(start_export: Callable[..., Any], number: signal.Signals, code:
 
 def run_with_output(database_url: str, output: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "breaker_store.cli", "export", "--database-url", database_url]
-    return subprocess.run(
-        command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=20, check=False
-    )
+    return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=20, check=False)
 
 
 @pytest.mark.usefixtures("tripped")

@@ -161,9 +161,7 @@ async def test_csv_tells_an_empty_text_from_none(
 ) -> None:
     data, _ = await export(database_url, export_format="csv")
     header = data.decode().partition("\n")[0].split(",")
-    await connection.execute(
-        f"CREATE TEMPORARY TABLE cells ({', '.join(f'{name} text' for name in header)})"
-    )
+    await connection.execute(f"CREATE TEMPORARY TABLE cells ({', '.join(f'{name} text' for name in header)})")
     await connection.copy_to_table("cells", source=io.BytesIO(data), format="csv", header=True)
     cells = await connection.fetch("SELECT id, operation, error_type, error_message FROM cells")
     found = {row["id"]: (row["operation"], row["error_type"], row["error_message"]) for row in cells}
