@@ -18,7 +18,7 @@ RUN: Final = "Run"
 KEEP: Final = "Keep"
 
 # A user id may be negative: "-10" is no option.
-NEGATIVE: Final = {"ignore_unknown_options": True}
+NEGATIVE_USER_ID: Final = {"ignore_unknown_options": True}
 
 app = typer.Typer(
     name="breaker-store",
@@ -32,8 +32,8 @@ app = typer.Typer(
 )
 
 # In the order in which `--help` shows them.
-app.command("state", rich_help_panel=ASK, context_settings=NEGATIVE)(state.show_state)
-app.command("history", rich_help_panel=ASK, context_settings=NEGATIVE)(history.show_history)
+app.command("state", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(state.show_state)
+app.command("history", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(history.show_history)
 app.command("recorders", rich_help_panel=ASK)(recorders.list_recorders)
 
 app.command("demo", rich_help_panel=RUN)(demo.show_demo)
@@ -41,7 +41,7 @@ app.command("serve", rich_help_panel=RUN)(serve.serve)
 
 app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)
 app.command("import", rich_help_panel=KEEP)(imports.import_file)
-app.command("export", rich_help_panel=KEEP, context_settings=NEGATIVE)(export.export_events)
+app.command("export", rich_help_panel=KEEP, context_settings=NEGATIVE_USER_ID)(export.export_events)
 app.command("deliver", rich_help_panel=KEEP)(deliver.deliver_spool)
 
 

@@ -18,7 +18,7 @@ app = typer.Typer(help="Bring the database's schema up to date, or back.", no_ar
 
 @app.command("up")
 def migrate_up(
-    revision: Annotated[str, typer.Argument(help="How far: a revision.")] = "head",
+    revision: Annotated[str, typer.Argument(metavar="REVISION", help="How far.")] = "head",
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:

@@ -2,7 +2,7 @@
 
 The server itself writes the lines, and COPY sends them: neither memory nor an event's cost grows with the log, and
 what is not made into Python objects can't lose anything on the way. All of it is of one snapshot, however long it takes.
-So long the server's vacuum keeps what the breakers' rows were; the log itself has nothing to vacuum.
+So long vacuum keeps what the breakers' rows were (the log itself has nothing to vacuum), and no day can be dropped.
 
 Events come in the order (at, writer, seq): one user's by the index on histories. Nothing in the log is an index of all
 events by time, so that everybody's come in one statement a day: it reads the day's partition and sorts that alone.
@@ -38,7 +38,7 @@ _SETTINGS: Final = SESSION_SETTINGS | {
     "statement_timeout": "0",
 }
 
-# No day is dropped before its turn; its lock comes before the snapshot, and appends and new days pass by it.
+# No day is dropped before its turn. The lock comes before the snapshot is taken; appends and new days pass by it.
 _KEEP_DAYS: Final = "LOCK TABLE breaker_events IN ACCESS SHARE MODE"
 
 _DAY_BOUNDS: Final = """

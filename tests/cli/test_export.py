@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psycopg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
 
@@ -135,6 +136,24 @@ def test_signals(start_export: Callable[..., Any], number: signal.Signals, code:
     output, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (code, "")
     assert output.count("\n") < MANY - 1
+
+
+@pytest.mark.parametrize(("number", "left"), [(signal.SIGKILL, 1), (signal.SIGINT, 0), (signal.SIGTERM, 0)])
+def test_a_file_that_is_broken_off(
+    start_export: Callable[..., Any], database_url: str, tmp_path: Path, number: signal.Signals, left: int
+) -> None:
+    """There is no file of an export that was ended; of one that was killed, a part under another name."""
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE breaker_events IN ACCESS EXCLUSIVE MODE")
+        process = start_export("--output", tmp_path / "events")
+        waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'breaker_events'::regclass AND NOT granted"
+        while not other.execute(waiting).fetchone()[0]:
+            assert process.poll() is None
+        process.send_signal(number)
+        process.wait(20)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) == left
+    assert all(name.endswith(".part") for name in names)
 
 
 def run_with_output(database_url: str, output: int) -> subprocess.CompletedProcess[str]:
