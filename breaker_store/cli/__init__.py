@@ -1,10 +1,12 @@
 """The command line: `breaker-store`.
 
-Each module brings one group of commands. What a command needs is imported when it is called, so that `--help` is
-quick, and works without the extras.
+Each module brings one command, or one group of them. What a command needs is imported when it is called, so that
+`--help` is quick, and works without the extras. Output is for people; with `--json` it is for programs.
 """
 
 from __future__ import annotations
+
+from typing import Annotated, Final
 
 import typer
 
@@ -12,6 +14,7 @@ from breaker_store.cli import (
     breaker_list,
     deliver,
     demo,
+    export,
     history,
     imports,
     migrate,
@@ -21,29 +24,59 @@ from breaker_store.cli import (
     transitions,
     why,
 )
-from breaker_store.cli.ending import CommandGroup
+from breaker_store.cli.ending import EXIT_CODES, CommandGroup
+
+ASK: Final = "Ask"
+RUN: Final = "Run"
+KEEP: Final = "Keep"
+
+# A user id may be negative: "-10" is no option.
+NEGATIVE_USER_ID: Final = {"ignore_unknown_options": True}
 
 app = typer.Typer(
     name="breaker-store",
     help="Circuit breakers whose every success, failure and transition is an event in Postgres.",
+    epilog=EXIT_CODES,
     cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.show_demo)
-app.command("serve")(serve.serve)
-app.add_typer(migrate.app, name="migrate")
-# A user id may be negative: "-10" is no option.
-app.command("state", context_settings={"ignore_unknown_options": True})(state.show_state)
-app.command("history", context_settings={"ignore_unknown_options": True})(history.show_history)
-app.command("list")(breaker_list.list_breakers)
-app.command("transitions")(transitions.list_transitions)
-app.command("why", context_settings={"ignore_unknown_options": True})(why.explain_transition)
-app.command("recorders")(recorders.list_recorders)
-app.command("deliver")(deliver.deliver_spool)
-app.command("import")(imports.import_file)
+
+# In the order in which `--help` shows them.
+app.command("why", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(why.explain_transition)
+app.command("state", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(state.show_state)
+app.command("history", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(history.show_history)
+app.command("list", rich_help_panel=ASK)(breaker_list.list_breakers)
+app.command("transitions", rich_help_panel=ASK)(transitions.list_transitions)
+app.command("recorders", rich_help_panel=ASK)(recorders.list_recorders)
+
+app.command("demo", rich_help_panel=RUN)(demo.show_demo)
+app.command("serve", rich_help_panel=RUN)(serve.serve)
+
+app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)
+app.command("import", rich_help_panel=KEEP)(imports.import_file)
+app.command("export", rich_help_panel=KEEP, context_settings=NEGATIVE_USER_ID)(export.export_events)
+app.command("deliver", rich_help_panel=KEEP)(deliver.deliver_spool)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - slow to import, and rarely asked
+
+        typer.echo(version("breaker-store"))
+        raise typer.Exit
+
+
+@app.callback()
+def take_options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,16 +18,29 @@ if TYPE_CHECKING:
 
 def deliver_spool(
     spool_dir: Annotated[Path, typer.Argument(metavar="SPOOL_DIR", help="The folder of its spool.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Store the events that a process which will not be started again left in its spool."""
+    """Store what a process that will not come back left in its spool."""
     tally = run(_deliver(locate(database_url, data_dir), spool_dir))
-    typer.echo(f"{tally.flushed:,} events were stored")
+    if as_json:
+        typer.echo(json.dumps(_document(tally)))
+    else:
+        typer.echo(f"{tally.flushed:,} events were stored")
     if tally.lost_why:
         say(f"{tally.lost.total():,} events are lost: {tally.lost_why}")
     if tally.set_aside:
         say(f"{tally.set_aside:,} events could not be read or stored: see {spool_dir / 'aside'}")
+
+
+def _document(tally: Tally) -> dict[str, object]:
+    return {
+        "flushed": tally.flushed,
+        "set_aside": tally.set_aside,
+        "lost": tally.lost.total(),
+        "lost_why": tally.lost_why,
+    }
 
 
 async def _deliver(location: Location, spool_dir: Path) -> Tally:

@@ -22,7 +22,7 @@ def show_demo(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show a fleet of bots whose calls go through their breakers to a service that misbehaves."""
+    """Show a fleet of bots at work, whose provider misbehaves."""
     location = locate(database_url, data_dir)
     with extra_needed("demo"):
         from breaker_store.demo import run_demo  # noqa: PLC0415 - an extra

@@ -22,11 +22,29 @@ FAILED: Final = 1
 INTERRUPTED: Final = 128 + signal.SIGINT
 TERMINATED: Final = 128 + signal.SIGTERM
 
+EXIT_CODES: Final = (
+    "Exit codes: 0 success, 1 an error, which is one line on stderr, 2 a mistake in the command line, 130 Ctrl-C, "
+    "143 SIGTERM."
+)
+
 Result = TypeVar("Result")
 
 
 class CommandGroup(TyperGroup):
-    """Commands whose errors are shown as this module says."""
+    """Commands under headings, whose errors are shown as this module says."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands under their panels' names: typer itself does so only with its boxes and markup."""
+        commands = {name: self.commands[name] for name in self.list_commands(ctx)}
+        width = max(map(len, commands))
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, command in commands.items():
+            line = command.get_short_help_str(formatter.width - width - 6)
+            panel = getattr(command, "rich_help_panel", None) or "Commands"
+            panels.setdefault(panel, []).append((name.ljust(width), line))
+        for panel, lines in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(lines)
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from breaker_store.cli.ending import say
+from breaker_store.cli.progress import show_progress
 from breaker_store.core.cleaning import clean_text
 from breaker_store.core.events import CircuitState
 from breaker_store.errors import BreakerStoreError
@@ -70,7 +69,7 @@ def read_file(path: Path, parse: LineParser, *, strict: bool) -> Reading:
     """
     reading = Reading()
     on_bad_line = _stop if strict else reading.note_bad_line
-    with _progress("reading") as on_progress, open_input(path, on_progress) as stream:
+    with show_progress("reading") as on_progress, open_input(path, on_progress) as stream:
         try:
             reading.outcomes = read_outcomes(stream, parse, on_bad_line)
         except DamagedInputError as damage:
@@ -84,31 +83,19 @@ def _stop(line: BadLine) -> None:
     raise BadLineError(line)
 
 
-async def import_lines(location: Location, reading: Reading) -> bool:
+async def import_lines(location: Location, reading: Reading, *, as_json: bool) -> bool:
     """Import what was read and tell what came of it; give whether all of it could be had."""
     async with open_database(location) as database_url:
-        with _progress("importing") as on_progress:
+        with show_progress("importing") as on_progress:
             report = await import_outcomes(database_url, reading.outcomes, on_progress=on_progress)
     for line in _complaints(reading, report):
         say(line)
-    for line in _summary(reading, report):
-        typer.echo(line)
+    if as_json:
+        typer.echo(json.dumps(_document(reading, report)))
+    else:
+        for line in _summary(reading, report):
+            typer.echo(line)
     return reading.damage is None and not report.refused
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar on stderr, as long as it takes; none if that is no terminal."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-
-        def show(done: int, total: int | None) -> None:
-            # A file that grows passes its total.
-            progress.update(task, completed=done, total=None if total is None else max(done, total))
-
-        yield show
 
 
 def _complaints(reading: Reading, report: ImportReport) -> Iterator[str]:
@@ -128,6 +115,22 @@ def _and_more(count: int, what: str) -> Iterator[str]:
 
 def _describe(line: BadLine) -> str:
     return f"line {line.number}: {line.reason}: {clean_text(line.beginning)}"
+
+
+def _document(reading: Reading, report: ImportReport) -> dict[str, object]:
+    return {
+        "lines": report.lines + reading.bad_count,
+        "bad": reading.bad_count,
+        "stored_before": report.stored_before,
+        "counted": report.counted,
+        "would_be_refused": report.would_be_refused,
+        "late": report.late,
+        "left_out": report.left_out,
+        "openings": [{"user_id": user_id, "count": count} for user_id, count in report.openings.items()],
+        "refused": [{"user_id": user_id, "reason": reason} for user_id, reason in report.refused.items()],
+        "breakers": {state: report.states[state] for state in CircuitState},
+        "damage": None if reading.damage is None else str(reading.damage),
+    }
 
 
 def _summary(reading: Reading, report: ImportReport) -> Iterator[str]:

@@ -63,10 +63,13 @@ def import_file(  # noqa: PLR0913, PLR0917 - one parameter for each option
     strict: Annotated[
         bool, typer.Option("--strict", help="Add nothing if a line is bad or the input damaged.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as one line of JSON.")] = False,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Run outcomes that happened elsewhere through the breakers, with their own times.
+    """Run outcomes that happened elsewhere through the breakers.
+
+    They keep their own times.
 
     Exits with 1 if the input was damaged or users were refused; what could be imported is.
     """  # fmt: skip
@@ -75,7 +78,7 @@ def import_file(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from breaker_store.cli.file_import import import_lines, read_file  # noqa: PLC0415 - slow to import
 
     reading = read_file(file, parse, strict=strict)
-    if not run(import_lines(location, reading)):
+    if not run(import_lines(location, reading, as_json=as_json)):
         raise typer.Exit(FAILED)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -17,7 +18,7 @@ app = typer.Typer(help="Bring the database's schema up to date, or back.", no_ar
 
 @app.command("up")
 def migrate_up(
-    revision: Annotated[str, typer.Argument(help="How far: a revision.")] = "head",
+    revision: Annotated[str, typer.Argument(metavar="REVISION", help="How far.")] = "head",
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -43,7 +44,10 @@ def migrate_down(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Take the schema back; what stands in tables that are taken away is gone."""
+    """Take the schema back.
+
+    What stands in tables that are taken away is gone.
+    """
     from breaker_store.postgres import migrating  # noqa: PLC0415 - slow to import
 
     location = locate(database_url, data_dir)
@@ -57,13 +61,20 @@ def migrate_down(
 
 
 @app.command("current")
-def show_current(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+def show_current(
+    as_json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
     """Tell which revision the schema is at, and which one is needed."""
     from breaker_store.postgres import migrating  # noqa: PLC0415 - slow to import
 
     with _server(locate(database_url, data_dir)) as url:
         found = asyncio.run(migrating.current(url))
     needed = migrating.needed_revision()
+    if as_json:
+        typer.echo(json.dumps({"current": found, "needed": needed}))
+        return
     typer.echo(f"{found or 'none'} ({'up to date' if found == needed else f'needed: {needed}'})")
 
 

@@ -42,7 +42,10 @@ def list_recorders(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show how each process's recording goes, and what is missing in the log and why."""
+    """Show how each process records, and what is missing in the log.
+
+    What is missing is shown with the reason.
+    """
     found = run(_ask(locate(database_url, data_dir), since_hours))
     if as_json:
         for item in found.recorders:

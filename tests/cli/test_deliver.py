@@ -36,6 +36,12 @@ def test_events_are_stored_once_under_their_own_numbers(call: Invoke, tmp_path: 
     assert [json.loads(line)["id"] for line in lines] == [f"{WRITER}-{seq}" for seq in (3, 2, 1)]
 
 
+def test_what_became_of_the_events_is_told_as_json(call: Invoke, tmp_path: Path) -> None:
+    leave_events(tmp_path, 3)
+    told = json.loads(call("deliver", tmp_path, "--json").stdout)
+    assert told == {"flushed": 3, "set_aside": 0, "lost": 0, "lost_why": None}
+
+
 def test_damage_is_told(call: Invoke, tmp_path: Path) -> None:
     leave_events(tmp_path, 3)
     (file,) = tmp_path.glob("*.spool")

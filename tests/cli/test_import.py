@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,27 @@ def test_the_real_log(call: Invoke) -> None:
         "0   of 0 users",
     )
     assert second["breakers"] == "1,753   1,750 closed, 3 open, 0 half_open"
+
+
+def test_json(call: Invoke, tmp_path: Path) -> None:
+    """`--json` gives the report as one line, with users by their ids; what is bad is still said on stderr."""
+    failures = [outcome(-7, second, outcome="failure") for second in range(5)]
+    file = write_lines(tmp_path / "lines", *failures, outcome(-7, 10), {})
+    result = call("import", file, "--format", "ndjson", "--json")
+    assert (result.exit_code, result.stderr.count("user_id is missing")) == (0, 1)
+    assert json.loads(result.stdout) == {
+        "lines": 7,
+        "bad": 1,
+        "stored_before": 0,
+        "counted": 5,
+        "would_be_refused": 1,
+        "late": 0,
+        "left_out": 0,
+        "openings": [{"user_id": -7, "count": 1}],
+        "refused": [],
+        "breakers": {"closed": 0, "open": 1, "half_open": 0},
+        "damage": None,
+    }
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from breaker_store.postgres.migrating import known_revisions, needed_revision
 
 from .conftest import Invoke
@@ -21,6 +23,18 @@ def test_up_and_down(invoke: Invoke, empty_database_url: str) -> None:
     assert migrate("current") == f"{head} (up to date)\n"
     assert migrate("down", first, "--yes") == f"the schema is at {first}\n"
     assert migrate("down", "base", "--yes") == "the schema is gone\n"
+
+
+def test_current_as_json(invoke: Invoke, empty_database_url: str) -> None:
+    """`current --json` names both revisions; there may be none yet."""
+
+    def current() -> object:
+        return json.loads(invoke("migrate", "current", "--json", "--database-url", empty_database_url).stdout)
+
+    head = needed_revision()
+    assert current() == {"current": None, "needed": head}
+    invoke("migrate", "up", "--database-url", empty_database_url)
+    assert current() == {"current": head, "needed": head}
 
 
 def test_down_asks(call: Invoke) -> None:

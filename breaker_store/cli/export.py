@@ -1,0 +1,66 @@
+"""`export`: the history out of the log, whole, for other programs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from breaker_store.cli.ending import run
+from breaker_store.cli.history import read_kind, read_time
+from breaker_store.cli.location import DatabaseUrl, DataDir, locate
+from breaker_store.cli.user_id import read_user_id
+from breaker_store.core.events import Kind
+
+
+def export_events(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    user_id: Annotated[
+        int | None,
+        typer.Argument(parser=read_user_id, metavar="USER_ID", help="Whose events. [default: everybody's]"),
+    ] = None,
+    export_format: Annotated[
+        Literal["ndjson", "csv"],
+        typer.Option("--format", help="ndjson: a JSON object a line; csv: a table with a header."),
+    ] = "ndjson",
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="A file, which gets its name when it is whole; - is the standard output.",
+        ),
+    ] = Path("-"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace FILE if it is there, at the end.")
+    ] = False,
+    kinds: Annotated[
+        list[Kind] | None,
+        typer.Option("--kind", parser=read_kind, metavar="KIND", help="Only this kind; may be repeated."),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=read_time, metavar="TIME", help="From this time on; ISO 8601, UTC unless it says."
+        ),
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(parser=read_time, metavar="TIME", help="Before this time.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write all that is stored of a user's or everybody's events.
+
+    Events come oldest first, of the same time by id; all are of one moment, also while bots go on. Every line has
+    every key, or column; what is not known is null, or an empty cell (an empty text is ""). Texts are as they came: a
+    spreadsheet may take one that begins with = for a formula, so import them as text.
+
+    Exits with 1 if not all could be written. Then there is no FILE; what went to the standard output is only a part.
+    """
+    from breaker_store.cli.file_export import export_history  # noqa: PLC0415 - slow to import
+    from breaker_store.postgres.exporting import ExportFilter  # noqa: PLC0415
+
+    wanted = ExportFilter(user_id, since, until, frozenset(kinds) if kinds else None)
+    location = locate(database_url, data_dir)
+    run(export_history(location, wanted, export_format, output, overwrite))
