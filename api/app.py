@@ -15,8 +15,9 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import RedirectResponse
 
 from breaker_store.api.dependencies import Database, refuse_web_pages
+from breaker_store.api.feed import Feed
 from breaker_store.api.problems import handle_errors
-from breaker_store.api.routers import circuit_breakers, health
+from breaker_store.api.routers import circuit_breakers, health, stream
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.queries import create_engine
 from breaker_store.settings import DATABASE_URL_VARIABLE, find_location
@@ -42,7 +43,10 @@ def create_app(database_url: str | None = None) -> FastAPI:
         lifespan=_closing_connections,
     )
     app.state.database = Database(address, create_engine(address))
+    app.state.feed = Feed(address)
     handle_errors(app)
+    # Before the routes with a user's id, which would take its words for one.
+    app.include_router(stream.router)
     app.include_router(circuit_breakers.router)
     app.include_router(health.router)
     app.add_api_route("/", _show_documentation, include_in_schema=False)
@@ -52,6 +56,8 @@ def create_app(database_url: str | None = None) -> FastAPI:
 @asynccontextmanager
 async def _closing_connections(app: FastAPI) -> AsyncIterator[None]:
     yield
+    feed: Feed = app.state.feed
+    await feed.close()
     database: Database = app.state.database
     await database.engine.dispose()
 
