@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from breaker_store.cli import deliver, demo, history, imports, migrate, recorders, serve, state
+from breaker_store.cli import deliver, demo, follow, history, imports, migrate, recorders, serve, state
 from breaker_store.cli.ending import CommandGroup
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(migrate.app, name="migrate")
 # A user id may be negative: "-10" is no option.
 app.command("state", context_settings={"ignore_unknown_options": True})(state.show_state)
 app.command("history", context_settings={"ignore_unknown_options": True})(history.show_history)
+app.command("follow")(follow.follow)
 app.command("recorders")(recorders.list_recorders)
 app.command("deliver")(deliver.deliver_spool)
 app.command("import")(imports.import_file)

@@ -23,12 +23,14 @@ STYLES: Final = {
 _KIND_WIDTH = 14
 
 
-def print_event(item: EventItem | TransitionItem) -> None:
+def print_event(item: EventItem | TransitionItem, *, with_user: bool = False) -> None:
+    """Print an event; `with_user` says whose, which a transition knows."""
+    whose = [f"user {item.user_id}"] if with_user and isinstance(item, TransitionItem) else []
     line = Text.assemble(
         (_time(item.at), "dim"),
         "  ",
         (item.kind.ljust(_KIND_WIDTH), STYLES.get(item.kind, "")),
-        "  ".join((*map(printable, describe(item)), "")),
+        "  ".join((*whose, *map(printable, describe(item)), "")),
         (item.id, "dim"),
     )
     Console(markup=False, highlight=False, soft_wrap=True).print(line)

@@ -111,7 +111,8 @@ async def test_without_an_id_the_stream_begins_now_and_with_one_behind_it(served
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "-1", "01", "1.", "1.5", "0.5-1", "1.05-1", "1.5-1 ", "9223372036854775808", "1.5-1.2", "\u0661"]
+    "text",
+    ["x", "-1", "01", "1.", "1.5", "0.5-1", "1.05-1", "1.5-1 ", "9223372036854775808", "1.5-1.2", "\u0661"],
 )
 async def test_an_id_that_is_none_of_ours_is_refused(client, text):
     for options in ({"headers": {"Last-Event-ID": text.encode()}}, {"params": {"after": text}}):

