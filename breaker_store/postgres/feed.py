@@ -35,8 +35,8 @@ _CONNECT_SECONDS: Final = 5.0
 _STATEMENT_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 1.0
 
-_CURSOR: Final = re.compile(r"(0|[1-9][0-9]{0,18})(?:\.(-?[0-9]{1,19}-[0-9]{1,19}))?")
-_BIGINTS: Final = range(-(2**63), 2**63)
+_CURSOR: Final = re.compile(r"(0|[1-9][0-9]{0,18})(?:\.([0-9]{1,19}-[0-9]{1,19}))?")
+_NUMBERS: Final = range(2**63)
 
 # The details of the first one are known, and may be long: they are left where they are.
 _FROM: Final = """
@@ -90,7 +90,7 @@ class FeedCursor:
             raise FeedCursorError
         cursor = cls(int(match[1]), None if match[2] is None else read_event_id(match[2]))
         numbers = (cursor.position, *(cursor.event_id or ()))
-        if str(cursor) != text or not all(number in _BIGINTS for number in numbers):
+        if str(cursor) != text or not all(number in _NUMBERS for number in numbers):
             raise FeedCursorError
         if cursor.position == 0 and cursor.event_id is not None:
             raise FeedCursorError

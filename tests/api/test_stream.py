@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -11,8 +14,10 @@ from httpx_sse import aconnect_sse
 
 from breaker_store import BreakerStore
 from breaker_store.api.newest import CHUNK_BYTES
-from tests.api.streaming import PATH, Connection, SentEvent, Served, commit, positions
+from breaker_store.postgres.migrating import upgrade
+from tests.api.streaming import PATH, Connection, SentEvent, Served, commit, positions, read_event
 from tests.conftest import Connect, Server
+from tests.crash.server import KillableServer
 from tests.postgres.living import trip
 from tests.postgres.restoring import Restored, restorable
 
@@ -174,6 +179,32 @@ async def test_a_stream_goes_on_when_postgres_is_back_with_heartbeats_meanwhile(
         assert positions(await connection.read_up_to(2)) == [2]
 
 
+async def test_a_stream_outlives_its_postgres(data_folder):
+    with KillableServer(data_folder) as server:
+        await upgrade(server.url)
+        async with Served(server.url) as served, Connection.to(served.url) as connection:
+            await connection.next_event()
+            async with BreakerStore.open(database_url=server.url) as store:
+                await commit(store, 2)
+            events = await connection.read_up_to(2)
+            server.kill(signal.SIGQUIT)
+            await asyncio.to_thread(server.start_again)
+            async with BreakerStore.open(database_url=server.url) as store:
+                await commit(store, 2)
+            events += await connection.read_up_to(4)
+            async with Connection.to(served.url, events[0].id) as another:
+                assert positions(await another.read_up_to(4)) == [2, 3, 4]
+    assert positions(events) == [1, 2, 3, 4]
+
+
+@pytest.fixture
+def data_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="breaker-store-test-") as folder:
+        # Root's server runs as another user, who has to pass through.
+        Path(folder).chmod(0o711)
+        yield Path(folder, "data")
+
+
 async def test_a_reader_that_comes_back_to_another_history_is_told_and_goes_on_at_its_end(
     restored, database_url
 ):
@@ -313,3 +344,29 @@ async def test_a_foreign_page_that_is_pointed_at_the_loopback_address_is_refused
     async with httpx.AsyncClient(base_url=served.url) as client:
         answer = await client.get(PATH, headers={"host": "evil.example"})
     assert answer.status_code == 403
+
+
+async def test_the_documented_example_is_what_is_sent(served, store):
+    async with Connection.to(served.url) as connection:
+        started = await connection.next_event()
+        await trip(store.registry.get_breaker(101))
+        await store.flush()
+        opened = await connection.next_event()
+    paths = (await ask_documentation(served))["paths"]
+    example = paths[PATH]["get"]["responses"]["200"]["content"]["text/event-stream"]["example"]
+    shown = [event for block in example.strip().split("\n\n") if (event := read_event(block))]
+    assert [event.name for event in shown] == ["started", "transition", "another_history"]
+    for real, documented in zip((started, opened), shown, strict=False):
+        assert shape(real.data) == shape(documented.data)
+
+
+async def ask_documentation(served: Served) -> dict:
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        return (await client.get("/openapi.json")).json()
+
+
+def shape(value: object) -> object:
+    """Give the keys of a document, and of those in it."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    return shape(value[0]) if isinstance(value, list) and value else None
