@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.05
 AWAY_SECONDS: Final = 0.5
-POLL_PAGE: Final = 500
+POLL_PAGE: Final = 100
 LOOK_UP_PAGE: Final = 50
 
 

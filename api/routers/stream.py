@@ -29,7 +29,7 @@ _DESCRIPTION: Final = """\
 Events in the order of their positions, without an end:
 
 - `started`, the first of a connection, says behind which position it begins;
-- `transition`, with the transition as its data;
+- `transition`, with what `GET /{user_id}/transitions` gives of one as its data;
 - `another_history`, on resuming (then it is the first) or while connected: the database was restored, or another took
   its place, and what was seen last is not in it. The stream goes on behind `last_position`; states that were learnt from
   it have to be read anew.

@@ -190,13 +190,14 @@ class TransitionFeed:
             try:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await self._connect()
-                return await self._connection.fetch(statement, *arguments)
+                rows: list[asyncpg.Record] = await self._connection.fetch(statement, *arguments)
             except BaseException as error:
                 # Also after a cancellation: what it is in the middle of is not known.
                 self._terminate()
                 if isinstance(error, UNREACHABLE):
                     raise LogUnavailableError(described(error)) from error
                 raise
+            return rows
 
     async def _connect(self) -> Connection:
         return await connect(

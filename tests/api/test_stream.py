@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import re
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -24,7 +27,7 @@ from tests.postgres.restoring import Restored, restorable
 CUTS = 100
 MANY_READERS = 300
 
-# What a transition store keeps open, as Postgres sees it.
+# The connections of the stream, as Postgres sees them.
 FEED_CONNECTIONS = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -161,6 +164,22 @@ async def test_a_server_that_ends_closes_its_streams(served):
             await served.start_again()
             while await connection.next_block():
                 pass
+
+
+async def test_another_asgi_server_ends_with_its_streams_too(database_url):
+    arguments = ("--factory", "breaker_store.api.app:create_app", "--port", "0")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", *arguments),
+        env=os.environ | {"BREAKER_STORE_DATABASE_URL": database_url},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said = (await process.stderr.readuntil(b"(Press")).decode()
+    async with Connection.to(re.search(r"http://[\d.:]+", said)[0]) as connection:
+        await connection.next_event()
+        process.terminate()
+        assert await connection.next_block() == ""
+        _, errors = await asyncio.wait_for(process.communicate(), 5)
+    assert b"ERROR" not in errors
 
 
 async def test_a_stream_goes_on_when_postgres_is_back_with_heartbeats_meanwhile(
