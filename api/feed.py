@@ -149,21 +149,24 @@ class Feed:
 
     async def _take_in(self, feed: TransitionFeed) -> bool:
         """Take in what is new; tell whether there may be more."""
-        if self._newest is None:
+        # Looked at once: a task that was told to end may still come to here when the next one has begun.
+        newest = self._newest
+        if newest is None:
             self._newest = NewestEvents(await feed.last())
-            self._tell()
-            return True
-        page = await feed.read(self._newest.end, POLL_PAGE)
-        if isinstance(page, AnotherHistory):
-            logger.warning("the database has another history than before: it was restored, or failed over")
-            self._newest = NewestEvents(page.last)
         else:
-            for item in page:
-                self._newest.add(encode_transition(item))
-        if isinstance(page, AnotherHistory) or page:
-            self._tell()
-            return True
-        return False
+            page = await feed.read(newest.end, POLL_PAGE)
+            if isinstance(page, AnotherHistory):
+                logger.warning(
+                    "the database has another history than before: it was restored, or failed over"
+                )
+                self._newest = NewestEvents(page.last)
+            elif page:
+                for item in page:
+                    newest.add(encode_transition(item))
+            else:
+                return False
+        self._tell()
+        return True
 
     def _tell(self) -> None:
         """Wake all readers that wait."""
