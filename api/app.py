@@ -17,8 +17,9 @@ from fastapi.responses import RedirectResponse
 
 from breaker_store.api.dependencies import Database, refuse_web_pages
 from breaker_store.api.documentation import name_operation, show_examples
+from breaker_store.api.feed import Feed
 from breaker_store.api.problems import describe_status, handle_errors
-from breaker_store.api.routers import circuit_breakers, explanations, health, histories, lists
+from breaker_store.api.routers import circuit_breakers, explanations, health, histories, lists, stream
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.queries import create_engine
 from breaker_store.settings import DATABASE_URL_VARIABLE, find_location
@@ -48,12 +49,14 @@ def create_app(database_url: str | None = None) -> FastAPI:
         lifespan=_closing_connections,
     )
     app.state.database = Database(address, create_engine(address))
+    app.state.feed = Feed(address)
     handle_errors(app)
     # First, since routes are tried in their order, and these are asked most.
     app.include_router(histories.router)
-    # Before those with a user's id alone, which would take the words of the others for one.
+    # Before those with a user's id alone, which would take the words of these for one.
     app.include_router(lists.router)
     app.include_router(explanations.router)
+    app.include_router(stream.router)
     app.include_router(circuit_breakers.router)
     app.include_router(health.router)
     show_examples(app)
@@ -64,6 +67,8 @@ def create_app(database_url: str | None = None) -> FastAPI:
 @asynccontextmanager
 async def _closing_connections(app: FastAPI) -> AsyncIterator[None]:
     yield
+    feed: Feed = app.state.feed
+    await feed.close()
     database: Database = app.state.database
     await database.engine.dispose()
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, HTTPException, Request, status
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from breaker_store.api.feed import Feed
 from breaker_store.postgres.migrating import check_schema
 from breaker_store.postgres.queries import reading
 
@@ -56,6 +57,11 @@ async def _ready_database(database: Annotated[Database, Depends(_database)]) -> 
     return database
 
 
+async def _feed(request: Request) -> Feed:
+    feed: Feed = request.app.state.feed
+    return feed
+
+
 ReadyDatabase = Annotated[Database, Depends(_ready_database)]
 """The database, which can be reached and has the schema that is needed."""
 
@@ -64,6 +70,9 @@ Engine = Annotated[AsyncEngine, Depends(_engine)]
 
 Reader = Annotated[AsyncConnection, Depends(_reader, scope="function")]
 """A connection to it for questions, given back before the answer is sent."""
+
+TransitionStream = Annotated[Feed, Depends(_feed)]
+"""The stream of transitions that all its readers share."""
 
 
 async def _actor(request: Request) -> str:

@@ -22,6 +22,7 @@ A branch is what a caller can do about it, a leaf is what went wrong::
         │   └── SchemaTooNewError
         ├── MigrationBusyError      try again later
         ├── CursorError             ask for the page with the cursor that was given (postgres/cursors.py)
+        │   └── FeedCursorError     go on behind an id that the feed gave (postgres/feed.py)
         └── ContendedBreakerError   try again (control.py)
 
 What a wrapped call raises is never wrapped or replaced: it reaches the caller as it is.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -12,49 +11,19 @@ import pytest
 
 from breaker_store import BreakerStore, CircuitBreaker, CircuitState
 from breaker_store.core.events import Kind
-from tests.conftest import Connect, Server, make_url
+from tests.conftest import Connect, Server
 from tests.postgres.living import QUICK, USER, Ear, ok, trip
-from tests.postgres.proxy import Proxy
+from tests.postgres.restoring import Restored, restorable
 
-TERMINATE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1"
 STATE = "SELECT state FROM breaker_states WHERE user_id = $1"
 STRANGER = 7
 OPEN = 1
 
 
-class Restored:
-    """A database that is copied, and later replaced by the copy, while nobody gets through to it."""
-
-    def __init__(self, proxy: Proxy, admin: asyncpg.Connection, name: str) -> None:
-        self.proxy = proxy
-        self._admin = admin
-        self._name = name
-
-    async def copy(self) -> None:
-        async with self._nobody_there():
-            await self._admin.execute(f'CREATE DATABASE "{self._name}_copy" TEMPLATE "{self._name}"')
-
-    async def restore(self) -> None:
-        async with self._nobody_there():
-            await self._admin.execute(f'DROP DATABASE "{self._name}"')
-            await self._admin.execute(f'ALTER DATABASE "{self._name}_copy" RENAME TO "{self._name}"')
-
-    @asynccontextmanager
-    async def _nobody_there(self) -> AsyncIterator[None]:
-        await self.proxy.close()
-        await self._admin.fetch(TERMINATE, self._name)
-        yield
-        await self.proxy.open()
-
-
 @pytest.fixture
 async def restored(postgres_server: Server, database_url: str, connect: Connect) -> AsyncIterator[Restored]:
-    server = postgres_server
-    admin = await connect(
-        make_url(server.host, server.port, server.user, server.password, server.maintenance_dbname)
-    )
-    async with Proxy.to(database_url) as proxy:
-        yield Restored(proxy, admin, proxy.url.rpartition("/")[2])
+    async with restorable(postgres_server, database_url, connect) as restored:
+        yield restored
 
 
 async def follow_to_the_end(store: BreakerStore, database_url: str) -> None:

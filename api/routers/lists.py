@@ -10,7 +10,12 @@ from fastapi.exceptions import RequestValidationError
 from breaker_store.api.dependencies import Reader
 from breaker_store.api.problems import describe_errors
 from breaker_store.api.routers.circuit_breakers import PREFIX
-from breaker_store.api.schemas.lists import BreakersAnswer, BreakersQuery, FeedAnswer, FeedQuery
+from breaker_store.api.schemas.lists import (
+    BreakersAnswer,
+    BreakersQuery,
+    TransitionListAnswer,
+    TransitionListQuery,
+)
 from breaker_store.errors import LogUnavailableError, SchemaError
 from breaker_store.postgres.breaker_list import list_breakers as read_breakers
 from breaker_store.postgres.cursors import CursorError
@@ -32,7 +37,11 @@ async def list_breakers(connection: Reader, query: Annotated[BreakersQuery, Quer
 
 
 @router.get("/transitions", responses=_LIST_ERRORS)
-async def list_all_transitions(connection: Reader, query: Annotated[FeedQuery, Query()]) -> FeedAnswer:
+async def list_all_transitions(
+    connection: Reader, query: Annotated[TransitionListQuery, Query()]
+) -> TransitionListAnswer:
     """List how all breakers changed and why, newest first."""
-    page = await list_transitions(connection, query.to_feed_filter())
-    return FeedAnswer(transitions=page.items, next_cursor=page.next_cursor and str(page.next_cursor))
+    page = await list_transitions(connection, query.to_transition_filter())
+    return TransitionListAnswer(
+        transitions=page.items, next_cursor=page.next_cursor and str(page.next_cursor)
+    )

@@ -13,7 +13,7 @@ from breaker_store.core.events import CircuitState
 from breaker_store.postgres.breaker_list import BreakerCursor, BreakerFilter, BreakerItem, BreakerOrder
 from breaker_store.postgres.history import TransitionItem
 from breaker_store.postgres.queries import DEFAULT_PAGE, LARGEST_PAGE
-from breaker_store.postgres.transition_list import FeedCursor, FeedFilter
+from breaker_store.postgres.transition_list import TransitionCursor, TransitionFilter
 
 # No name has a NUL, and Postgres takes none.
 Name = Annotated[str, Field(min_length=1, max_length=TEXT_LIMIT, pattern=r"^[^\x00]*$")]
@@ -43,7 +43,7 @@ class BreakersQuery(BaseModel):
         return BreakerFilter(frozenset(self.state) or None, self.error, self.sort, self.limit, after)
 
 
-class FeedQuery(TransitionsQuery):
+class TransitionListQuery(TransitionsQuery):
     """Which transitions of all breakers."""
 
     error: Name | None = Field(
@@ -51,16 +51,16 @@ class FeedQuery(TransitionsQuery):
     )
     actor: Name | None = Field(None, description="Only what this person or program did.")
 
-    def to_feed_filter(self) -> FeedFilter:
+    def to_transition_filter(self) -> TransitionFilter:
         """Give it as the library takes it.
 
         Raises:
             CursorError: the cursor is none of ours.
 
         """
-        after = None if self.cursor is None else FeedCursor.read(self.cursor)
+        after = None if self.cursor is None else TransitionCursor.read(self.cursor)
         kinds = frozenset(self.kind) or None
-        return FeedFilter(self.since, self.until, kinds, self.error, self.actor, self.limit, after)
+        return TransitionFilter(self.since, self.until, kinds, self.error, self.actor, self.limit, after)
 
 
 class BreakersAnswer(Answer):
@@ -68,6 +68,6 @@ class BreakersAnswer(Answer):
     next_cursor: str | None = Field(description="Where the next page begins; null at the end.")
 
 
-class FeedAnswer(Answer):
+class TransitionListAnswer(Answer):
     transitions: list[TransitionItem]
     next_cursor: str | None = Field(description="Where the next page begins; null at the end.")

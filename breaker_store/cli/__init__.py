@@ -15,6 +15,7 @@ from breaker_store.cli import (
     deliver,
     demo,
     export,
+    follow,
     history,
     imports,
     migrate,
@@ -50,6 +51,7 @@ app.command("state", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(sta
 app.command("history", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(history.show_history)
 app.command("list", rich_help_panel=ASK)(breaker_list.list_breakers)
 app.command("transitions", rich_help_panel=ASK)(transitions.list_transitions)
+app.command("follow", rich_help_panel=ASK)(follow.follow)
 app.command("recorders", rich_help_panel=ASK)(recorders.list_recorders)
 
 app.command("demo", rich_help_panel=RUN)(demo.show_demo)

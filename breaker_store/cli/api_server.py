@@ -6,8 +6,7 @@ import asyncio
 import importlib
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Final
 
 import typer
@@ -15,6 +14,7 @@ import uvicorn
 
 from breaker_store.cli.ending import INTERRUPTED
 from breaker_store.errors import ConfigurationError
+from breaker_store.serving import GuestServer
 from breaker_store.settings import Location
 from breaker_store.store import open_database
 
@@ -60,20 +60,12 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves the signals to us: the embedded Postgres has to be stopped after it."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class _Serving:
     """A server that may be told to end at any time, also while its database is still starting."""
 
     def __init__(self) -> None:
         self.ended_by: signal.Signals | None = None
-        self._server: _Server | None = None
+        self._server: GuestServer | None = None
         self._task = asyncio.current_task()
 
     def end_by_signals(self) -> None:
@@ -96,7 +88,7 @@ class _Serving:
             timeout_graceful_shutdown=GRACE_SECONDS,
             ws="none",
         )
-        self._server = _Server(config)
+        self._server = GuestServer(config)
         typer.echo(f"serving on {_address(listener)} (Ctrl-C ends it)")
         await self._server.serve(sockets=[listener])
 

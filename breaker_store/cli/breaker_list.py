@@ -88,7 +88,7 @@ def _print_table(items: list[BreakerItem]) -> None:
     from rich.console import Console  # noqa: PLC0415 - slow to import
     from rich.table import Table  # noqa: PLC0415
 
-    from breaker_store.cli.event_lines import printable  # noqa: PLC0415
+    from breaker_store.core.wording import printable  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:

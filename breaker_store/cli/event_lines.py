@@ -12,8 +12,6 @@ from rich.text import Text
 from breaker_store.core.wording import printable
 from breaker_store.postgres.history import EventItem, TransitionItem
 
-__all__ = ["STYLES", "describe", "print_event", "printable"]
-
 STYLES: Final = {
     "failure": "red",
     "opened": "bold red",
@@ -26,13 +24,14 @@ STYLES: Final = {
 _KIND_WIDTH = 14
 
 
-def print_event(item: EventItem | TransitionItem, user_id: int | None = None) -> None:
-    """Print an event as a line, with its user where lines are of several."""
+def print_event(item: EventItem | TransitionItem, *, with_user: bool = False) -> None:
+    """Print an event; `with_user` says whose, which a transition knows."""
+    whose = [f"user {item.user_id}"] if with_user and isinstance(item, TransitionItem) else []
     line = Text.assemble(
         (_time(item.at), "dim"),
-        "  " if user_id is None else f"  user {user_id}  ",
+        "  ",
         (item.kind.ljust(_KIND_WIDTH), STYLES.get(item.kind, "")),
-        "  ".join((*map(printable, describe(item)), "")),
+        "  ".join((*whose, *map(printable, describe(item)), "")),
         (item.id, "dim"),
     )
     Console(markup=False, highlight=False, soft_wrap=True).print(line)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from breaker_store.cli.event_lines import printable
+from breaker_store.core.wording import printable
 from breaker_store.errors import BreakerStoreError
 
 _STANDARD_OUTPUT: Final = 1

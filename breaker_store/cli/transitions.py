@@ -15,7 +15,7 @@ from breaker_store.cli.narrowing import AsJsonLines, Kinds, Since, Until
 from breaker_store.settings import Location
 
 if TYPE_CHECKING:
-    from breaker_store.postgres.transition_list import FeedFilter
+    from breaker_store.postgres.transition_list import TransitionFilter
 
 
 def list_transitions(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -32,13 +32,13 @@ def list_transitions(  # noqa: PLR0913, PLR0917 - one parameter for each option
     data_dir: DataDir = None,
 ) -> None:
     """Show how the breakers of all users changed, newest first."""
-    from breaker_store.postgres.transition_list import FeedFilter  # noqa: PLC0415 - slow to import
+    from breaker_store.postgres.transition_list import TransitionFilter  # noqa: PLC0415 - slow to import
 
-    wanted = FeedFilter(since, until, frozenset(kinds) if kinds else None, error, actor, limit)
+    wanted = TransitionFilter(since, until, frozenset(kinds) if kinds else None, error, actor, limit)
     run(_show(locate(database_url, data_dir), wanted, as_json))
 
 
-async def _show(location: Location, wanted: FeedFilter, as_json: bool) -> None:
+async def _show(location: Location, wanted: TransitionFilter, as_json: bool) -> None:
     from breaker_store.cli.asking import asking  # noqa: PLC0415 - slow to import
     from breaker_store.cli.event_lines import print_event  # noqa: PLC0415
     from breaker_store.postgres import transition_list  # noqa: PLC0415
@@ -49,4 +49,4 @@ async def _show(location: Location, wanted: FeedFilter, as_json: bool) -> None:
         if as_json:
             typer.echo(json.dumps(dataclasses.asdict(item), default=plain))
         else:
-            print_event(item, item.user_id)
+            print_event(item, with_user=True)

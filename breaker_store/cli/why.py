@@ -40,7 +40,7 @@ def explain_transition(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Explain why a user's breaker opened: one sentence, and the evidence under it."""
+    """Explain why a breaker opened, in a sentence with its evidence."""
     item = run(_ask(locate(database_url, data_dir), user_id, event_id))
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(item), default=plain))

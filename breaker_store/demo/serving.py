@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from breaker_store.errors import ConfigurationError
+from breaker_store.serving import GuestServer
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
@@ -49,14 +50,6 @@ def _listen(port: int) -> socket.socket:
         return socket.create_server((HOST, 0))
 
 
-class _GuestServer(uvicorn.Server):
-    """A server that leaves the signals to the demo, whose loop it runs in."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def find_api() -> Callable[[str], Any]:
     """Find what makes the application of a database's address, by an import string: it stands above this package.
 
@@ -69,7 +62,7 @@ def find_api() -> Callable[[str], Any]:
 @asynccontextmanager
 async def serve_api(application: Any, listener: socket.socket) -> AsyncIterator[None]:
     """Serve an ASGI application on a bound socket for the length of an `async with`; it says nothing."""
-    server = _GuestServer(
+    server = GuestServer(
         uvicorn.Config(
             application,
             access_log=False,

@@ -20,18 +20,18 @@ from breaker_store.postgres.cursors import CursorError, read_cursor, write_curso
 from breaker_store.postgres.history import TransitionItem, read_transition_item
 from breaker_store.postgres.queries import DEFAULT_PAGE, Page
 
-_FEED: Final = "feed"
+_TRANSITIONS: Final = "transitions"
 
 
 @dataclass(frozen=True, slots=True)
-class FeedCursor:
+class TransitionCursor:
     """The transition that a page ended with."""
 
     at: datetime
     position: int
 
     def __str__(self) -> str:
-        return write_cursor(_FEED, microseconds(self.at), self.position)
+        return write_cursor(_TRANSITIONS, microseconds(self.at), self.position)
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -41,7 +41,7 @@ class FeedCursor:
             CursorError: it is anything else.
 
         """
-        at_us, position = read_cursor(_FEED, text, 2)
+        at_us, position = read_cursor(_TRANSITIONS, text, 2)
         if at_us is None or position is None:
             raise CursorError
         try:
@@ -51,7 +51,7 @@ class FeedCursor:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedFilter:
+class TransitionFilter:
     """Which transitions, and how many of them.
 
     Attributes:
@@ -70,12 +70,12 @@ class FeedFilter:
     error: str | None = None
     actor: str | None = None
     limit: int = DEFAULT_PAGE
-    after: FeedCursor | None = None
+    after: TransitionCursor | None = None
 
 
 async def list_transitions(
-    connection: AsyncConnection, wanted: FeedFilter
-) -> Page[TransitionItem, FeedCursor]:
+    connection: AsyncConnection, wanted: TransitionFilter
+) -> Page[TransitionItem, TransitionCursor]:
     """Give a page of all breakers' transitions, newest first."""
     rows = (await connection.execute(select_transitions(wanted))).mappings().all()
     items = rows[: wanted.limit]
@@ -91,7 +91,7 @@ _INDEXED_CHARACTERS: Final = 200
 _ERROR: Final = literal_column("(details #>> '{causes,-1,error_type}')")
 
 
-def select_transitions(wanted: FeedFilter) -> Select[Any]:
+def select_transitions(wanted: TransitionFilter) -> Select[Any]:
     statement = select(tables.transitions).where(_COLUMNS.position.is_not(None))
     if wanted.since is not None:
         statement = statement.where(_COLUMNS.occurred_at >= wanted.since)
@@ -114,5 +114,5 @@ def select_transitions(wanted: FeedFilter) -> Select[Any]:
     return statement.order_by(*newest_first).limit(wanted.limit + 1)
 
 
-def _cursor_at(row: RowMapping) -> FeedCursor:
-    return FeedCursor(row["occurred_at"], row["position"])
+def _cursor_at(row: RowMapping) -> TransitionCursor:
+    return TransitionCursor(row["occurred_at"], row["position"])

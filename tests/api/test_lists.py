@@ -9,7 +9,7 @@ import pytest
 from breaker_store import BreakerStore, control
 from breaker_store.core.events import CircuitState, Kind
 from breaker_store.postgres.breaker_list import BreakerFilter, BreakerOrder, select_breakers
-from breaker_store.postgres.transition_list import FeedFilter, select_transitions
+from breaker_store.postgres.transition_list import TransitionFilter, select_transitions
 from tests.api.example_requests import REVOKED, SLOW, outcomes
 from tests.postgres.explaining import explain_statement
 
@@ -159,10 +159,10 @@ VACUUM ANALYZE breaker_states;
         select_breakers(BreakerFilter()),
         select_breakers(BreakerFilter(order=BreakerOrder.TRIPS)),
         select_breakers(BreakerFilter(error="E1")),
-        select_transitions(FeedFilter()),
-        select_transitions(FeedFilter(kinds=frozenset({Kind.RESET}))),
-        select_transitions(FeedFilter(error="Rare")),
-        select_transitions(FeedFilter(actor="alice")),
+        select_transitions(TransitionFilter()),
+        select_transitions(TransitionFilter(kinds=frozenset({Kind.RESET}))),
+        select_transitions(TransitionFilter(error="Rare")),
+        select_transitions(TransitionFilter(actor="alice")),
     ],
 )
 async def test_a_page_is_read_from_an_index_in_its_order(connection: asyncpg.Connection, statement):

@@ -229,14 +229,16 @@ async def test_every_route_documents_its_errors(client):
         "/readyz": {"503"},
         f"{PREFIX}/summary": {"503"},
         f"{PREFIX}/recorders": {"422", "503"},
+        f"{PREFIX}/transitions/stream": {"400", "422", "503"},
         f"{PREFIX}/{{user_id}}": {"404", "422", "503"},
         f"{PREFIX}/{{user_id}}/reset": {"404", "409", "422", "503"},
         f"{PREFIX}/{{user_id}}/transitions": {"400", "404", "422", "503"},
         f"{PREFIX}/{{user_id}}/transitions/{{transition_id}}/explanation": {"404", "422", "503"},
         f"{PREFIX}/{{user_id}}/events": {"400", "404", "422", "503"},
     }
-    for methods in paths.values():
+    for path, methods in paths.items():
+        answered = "text/event-stream" if path.endswith("/stream") else "application/json"
         for method in methods.values():
             for status, response in method["responses"].items():
-                expected = "application/json" if status == "200" else "application/problem+json"
+                expected = answered if status == "200" else "application/problem+json"
                 assert list(response["content"]) == [expected]

@@ -55,7 +55,7 @@ def test_an_option_that_makes_no_sense_is_refused(call: Invoke, option: tuple[st
 
 def test_transitions_of_everybody_are_lines(call: Invoke, night: None) -> None:
     line = call("transitions", "--kind", "opened").stdout
-    assert line.startswith("2023-11-14 22:13:24.000Z  user 101  opened")
+    assert line.startswith("2023-11-14 22:13:24.000Z  opened        user 101")
     assert "\x1b[2J" not in line
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import socket
@@ -10,7 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from breaker_store import BreakerStore
 from breaker_store.cli.api_server import _listen
+from tests.api.streaming import Connection, commit
 
 from .conftest import Invoke, Start, postmaster_pid_file
 
@@ -42,6 +45,25 @@ def test_answers_and_ends(start: Start, database_url: str, number: signal.Signal
         summary = client.get("/api/admin/system/circuit-breakers/summary").json()
         assert summary["summary"]["total_breakers"] == 0
         assert end(process, number) == ""
+    assert process.returncode == code
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_ends_its_streams(start: Start, database_url: str, number: signal.Signals, code: int) -> None:
+    """So it does while streams are read, and while one is not: readers come to the end, and nobody says a word."""
+    async with BreakerStore.open(database_url=database_url) as store:
+        await commit(store, 2_000, "x" * 2_000)
+    process = start("serve", "--port", 0, "--database-url", database_url)
+    address = read_address(process)
+    async with (
+        Connection.to(address) as reader,
+        Connection.to(address, query="?after=0", receive_buffer=4_096),
+        Connection.to(address, query="?after=0") as busy,
+    ):
+        await reader.next_event()
+        await busy.read_up_to(2_000)
+        assert await asyncio.to_thread(end, process, number) == ""
+        assert await reader.next_block() == ""
     assert process.returncode == code
 
 

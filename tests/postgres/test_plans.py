@@ -11,6 +11,7 @@ import pytest
 
 from breaker_store.postgres import loading
 from breaker_store.postgres.event_log import _FATES, _TRANSITIONS_AFTER
+from breaker_store.postgres.feed import _FROM, _LAST
 
 DAYS, USERS = 20, 300
 
@@ -148,3 +149,13 @@ async def test_start_up_compares_rows_with_the_log_by_one_look_up_a_row(filled: 
     reading = [node for node in nodes if node.get("Relation Name") == "breaker_transitions"]
     assert [node.get("Index Name") for node in reading] == ["breaker_transitions_version"]
     assert rows_read(nodes, "breaker_transitions") <= USERS
+
+
+async def test_the_stream_looks_at_one_row_when_there_is_no_news(filled: asyncpg.Connection) -> None:
+    await filled.execute(TRANSITIONS)
+    for query, arguments in ((_FROM, (20_001, 501)), (_LAST, ())):
+        nodes = await explain(filled, query, *arguments)
+        assert [node["Index Name"] for node in nodes if "Index Name" in node] == [
+            "breaker_transitions_position"
+        ]
+        assert rows_read(nodes, "breaker_transitions") == 1
