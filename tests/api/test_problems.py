@@ -227,9 +227,9 @@ async def test_every_route_documents_its_errors(client):
     assert errors == {
         "/healthz": set(),
         "/readyz": {"503"},
-        f"{PREFIX}/summary": {"503"},
+        f"{PREFIX}/summary": {"410", "422", "503"},
         f"{PREFIX}/recorders": {"422", "503"},
-        f"{PREFIX}/{{user_id}}": {"404", "422", "503"},
+        f"{PREFIX}/{{user_id}}": {"404", "410", "422", "503"},
         f"{PREFIX}/{{user_id}}/reset": {"404", "409", "422", "503"},
         f"{PREFIX}/{{user_id}}/transitions": {"400", "404", "422", "503"},
         f"{PREFIX}/{{user_id}}/events": {"400", "404", "422", "503"},
