@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
+from breaker_store.cli.times import plain, read_time
 from breaker_store.cli.user_id import UserId
 from breaker_store.core.events import Kind
 from breaker_store.settings import Location
@@ -32,16 +33,6 @@ def read_kind(text: str) -> Kind:
     if text not in KINDS:
         raise typer.BadParameter(f"{text!r} is none of {', '.join(KINDS)}")
     return KINDS[text]
-
-
-def read_time(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"{text!r} is not a time in ISO 8601, such as 2024-05-01T12:00:00Z"
-        ) from None
 
 
 def show_history(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -104,8 +95,3 @@ async def _read(
         missing, cursor = missing - len(page.items), page.next_cursor
         if cursor is None:
             return
-
-
-def plain(value: object) -> str:
-    """Write what JSON has no type for: times in UTC, and ids."""
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
