@@ -8,8 +8,9 @@ and `fastapi-rfc9457` answers what is wrong with a parameter in an extension alo
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -20,7 +21,13 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from breaker_store.control import ContendedBreakerError
-from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
+from breaker_store.errors import (
+    FutureError,
+    HorizonError,
+    LogUnavailableError,
+    SchemaError,
+    UnknownBreakerError,
+)
 from breaker_store.postgres.cursors import CursorError
 from breaker_store.postgres.explaining import UnknownTransitionError
 
@@ -44,6 +51,17 @@ class Problem(BaseModel):
     instance: str = Field(description="The path that was asked for.")
 
 
+_MEMBERS: Final = frozenset(Problem.model_fields)
+
+
+class HorizonProblem(Problem):
+    """A problem with the horizon as an extension member."""
+
+    horizon: datetime | None = Field(
+        description="The oldest kept event, before which nothing is known; null if none is kept."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ProblemType:
     """One kind of problem.
@@ -51,6 +69,7 @@ class ProblemType:
     Attributes:
         detail: what to say of it; None says what the error says, which then names nothing internal.
         retry_after_seconds: when it may have passed by itself; None if it doesn't.
+        model: the form of the answer; what it has beyond the usual members are attributes of the error.
 
     """
 
@@ -59,12 +78,17 @@ class ProblemType:
     title: str
     detail: str | None = None
     retry_after_seconds: int | None = None
+    model: type[Problem] = Problem
 
 
 PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     CursorError: ProblemType("bad-cursor", HTTPStatus.BAD_REQUEST, "Not a cursor"),
     UnknownBreakerError: ProblemType("unknown-breaker", HTTPStatus.NOT_FOUND, "Unknown circuit breaker"),
     UnknownTransitionError: ProblemType("unknown-transition", HTTPStatus.NOT_FOUND, "Unknown transition"),
+    HorizonError: ProblemType(
+        "before-horizon", HTTPStatus.GONE, "The log does not go back so far", model=HorizonProblem
+    ),
+    FutureError: ProblemType("future", HTTPStatus.UNPROCESSABLE_ENTITY, "The time is yet to come"),
     ContendedBreakerError: ProblemType(
         "contended-breaker", HTTPStatus.CONFLICT, "The circuit breaker kept changing", retry_after_seconds=1
     ),
@@ -92,18 +116,24 @@ def describe_errors(*errors: type[Exception]) -> dict[int | str, dict[str, Any]]
     types = [PROBLEM_TYPES[error] for error in errors]
     statuses = sorted({problem.status for problem in types})
     return {
-        int(status): _response("; ".join(problem.title for problem in types if problem.status is status))
+        int(status): _response([problem for problem in types if problem.status is status])
         for status in statuses
     }
 
 
 def describe_status(status: HTTPStatus, description: str) -> dict[int | str, dict[str, Any]]:
     """Document an answer that no error of ours leads to, in the form of a route's `responses`."""
-    return {int(status): _response(description)}
+    return {int(status): _document(description, Problem)}
 
 
-def _response(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+def _response(types: Sequence[ProblemType]) -> dict[str, Any]:
+    """Document the problems that share a status, all of one form."""
+    description = "; ".join(problem.title for problem in types)
+    return _document(description, types[0].model)
+
+
+def _document(description: str, model: type[Problem]) -> dict[str, Any]:
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": model.model_json_schema()}}}
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -121,12 +151,13 @@ async def _answer_known(request: Request, error: Exception) -> JSONResponse:
         logger.warning("answered with status %d: %s", problem.status, error)
     wait = problem.retry_after_seconds
     return _answer(
-        Problem(
+        problem.model(
             type=f"{_TYPES}{problem.name}",
             title=problem.title,
             status=problem.status,
             detail=problem.detail or _detail(error),
             instance=request.url.path,
+            **{name: getattr(error, name) for name in problem.model.model_fields if name not in _MEMBERS},
         ),
         {} if wait is None else {"Retry-After": str(wait)},
     )

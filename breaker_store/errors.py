@@ -16,6 +16,8 @@ A branch is what a caller can do about it, a leaf is what went wrong::
         ├── SpoolError              the local disk refuses: free some room, or look at the directory
         ├── UnknownBreakerError     no event of this user is stored
         ├── UnknownTransitionError  look for its id in the user's history (postgres/explaining.py)
+        ├── HorizonError            ask for a later time: the log does not go back so far
+        ├── FutureError             ask for a time that has been
         ├── SchemaError             `breaker-store migrate up`, or update this package
         │   ├── NotMigratedError
         │   ├── SchemaBehindError
@@ -30,6 +32,7 @@ What a wrapped call raises is never wrapped or replaced: it reaches the caller a
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -213,11 +216,66 @@ class MigrationBusyError(StoreError):
 
 
 class UnknownBreakerError(StoreError):
-    """No event of this user is stored, so there is no breaker to speak of."""
+    """No event of this user is stored, so there is no breaker to speak of.
 
-    def __init__(self, user_id: int) -> None:
-        super().__init__(user_id)
+    Attributes:
+        at: the instant that was asked for, up to which there is none; None for now.
+
+    """
+
+    def __init__(self, user_id: int, at: datetime | None = None) -> None:
+        super().__init__(user_id, at)
         self.user_id = user_id
+        self.at = at
 
     def __str__(self) -> str:
-        return f"no circuit breaker is known for user {self.user_id}: no event of this user is stored"
+        known = f"no circuit breaker is known for user {self.user_id}"
+        if self.at is None:
+            return f"{known}: no event of this user is stored"
+        return f"{known} at {_written(self.at)}: no event of this user is stored up to then"
+
+
+class HorizonError(StoreError):
+    """What held at an instant can't be told, since the log does not go back far enough.
+
+    Attributes:
+        at: the instant that was asked for.
+        horizon: the oldest kept event; None if none is kept. Also before `at`, where what was counted then had begun
+            before the horizon.
+
+    """
+
+    def __init__(self, at: datetime, horizon: datetime | None) -> None:
+        super().__init__(at, horizon)
+        self.at = at
+        self.horizon = horizon
+
+    def __str__(self) -> str:
+        unknown = f"what held at {_written(self.at)} can't be told"
+        if self.horizon is None:
+            return f"{unknown}: no event is kept that would tell"
+        if self.at < self.horizon:
+            return f"{unknown}: the oldest kept event is of {_written(self.horizon)}"
+        return (
+            f"{unknown}: what was counted then began before {_written(self.horizon)}, the oldest kept event"
+        )
+
+
+class FutureError(StoreError):
+    """The instant that was asked for is yet to come, by the database's clock.
+
+    Attributes:
+        at: the instant that was asked for.
+
+    """
+
+    def __init__(self, at: datetime) -> None:
+        super().__init__(at)
+        self.at = at
+
+    def __str__(self) -> str:
+        return f"{_written(self.at)} is yet to come: nothing is known of it"
+
+
+def _written(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")

@@ -13,6 +13,7 @@ from breaker_store.api.dependencies import Actor, Reader, ReadyDatabase
 from breaker_store.api.problems import describe_errors, describe_status
 from breaker_store.api.schemas.breakers import (
     CircuitBreakerBody,
+    MomentQuery,
     RecordersAnswer,
     RecordersQuery,
     ResetAnswer,
@@ -22,8 +23,14 @@ from breaker_store.api.schemas.breakers import (
 )
 from breaker_store.api.schemas.parameters import UserId
 from breaker_store.control import ContendedBreakerError
-from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
-from breaker_store.postgres import queries, recorders
+from breaker_store.errors import (
+    FutureError,
+    HorizonError,
+    LogUnavailableError,
+    SchemaError,
+    UnknownBreakerError,
+)
+from breaker_store.postgres import queries, recorders, time_travel
 
 PREFIX = "/api/admin/system/circuit-breakers"
 
@@ -31,7 +38,8 @@ router = APIRouter(
     prefix=PREFIX, tags=["circuit breakers"], responses=describe_errors(LogUnavailableError, SchemaError)
 )
 
-_USER_ERRORS = describe_errors(UnknownBreakerError, RequestValidationError)
+_SUMMARY_ERRORS = describe_errors(HorizonError, FutureError, RequestValidationError)
+_STATE_ERRORS = describe_errors(UnknownBreakerError, HorizonError, FutureError, RequestValidationError)
 _RESET_ERRORS = {
     **describe_errors(UnknownBreakerError, ContendedBreakerError, RequestValidationError),
     **describe_status(HTTPStatus.BAD_REQUEST, "The body is no text in UTF-8"),
@@ -39,10 +47,14 @@ _RESET_ERRORS = {
 
 
 # Before the routes with a user's id, which would take the words for one.
-@router.get("/summary")
-async def summarize(connection: Reader) -> SummaryAnswer:
-    """Count the breakers by state, and name those that are not closed."""
-    return SummaryAnswer(summary=await queries.summary(connection))
+@router.get("/summary", responses=_SUMMARY_ERRORS)
+async def summarize(connection: Reader, query: Annotated[MomentQuery, Query()]) -> SummaryAnswer:
+    """Count the breakers by state, now or at an instant, and name those that are not closed."""
+    if query.at is None:
+        summary = await queries.summary(connection)
+    else:
+        summary = await time_travel.summary_at(connection, query.at)
+    return SummaryAnswer(at=query.at, summary=summary)
 
 
 @router.get("/recorders", responses=describe_errors(RequestValidationError))
@@ -52,11 +64,16 @@ async def list_recorders(connection: Reader, query: Annotated[RecordersQuery, Qu
     return RecordersAnswer(recorders=found.recorders, truncated=found.truncated)
 
 
-@router.get("/{user_id}", responses=_USER_ERRORS)
-async def show_state(connection: Reader, user_id: UserId) -> StateAnswer:
-    """Show how a user's breaker stands."""
-    state = await queries.breaker_state(connection, user_id)
-    return StateAnswer(user_id=user_id, circuit_breaker=CircuitBreakerBody.model_validate(state))
+@router.get("/{user_id}", responses=_STATE_ERRORS)
+async def show_state(
+    connection: Reader, user_id: UserId, query: Annotated[MomentQuery, Query()]
+) -> StateAnswer:
+    """Show how a user's breaker stands, or stood at an instant."""
+    if query.at is None:
+        state = await queries.breaker_state(connection, user_id)
+    else:
+        state = await time_travel.breaker_state_at(connection, user_id, query.at)
+    return StateAnswer(at=query.at, user_id=user_id, circuit_breaker=CircuitBreakerBody.model_validate(state))
 
 
 @router.post("/{user_id}/reset", responses=_RESET_ERRORS)

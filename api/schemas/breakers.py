@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +13,14 @@ from breaker_store.core.cleaning import TEXT_LIMIT
 from breaker_store.postgres.history import EventItem, TransitionItem
 from breaker_store.postgres.queries import DEFAULT_PAGE, LARGEST_PAGE, Cursor, HistoryFilter, Summary
 from breaker_store.postgres.recorders import DEFAULT_HOURS, RecorderItem
+
+
+class MomentQuery(BaseModel):
+    """Of which moment is asked. A parameter that isn't known is refused: a mistyped one would tell of another."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    at: Instant | None = Field(None, description="What held at this instant; without it, what holds now.")
 
 
 class HistoryQuery(BaseModel):
@@ -82,11 +91,15 @@ class CircuitBreakerBody(BaseModel):
     last_failure_time: float | None = Field(description="Unix time, in seconds.")
 
 
-class SummaryAnswer(Answer):
+class MomentAnswer(Answer):
+    at: datetime | None = Field(description="The instant that it tells of; null for now.")
+
+
+class SummaryAnswer(MomentAnswer):
     summary: Summary
 
 
-class StateAnswer(Answer):
+class StateAnswer(MomentAnswer):
     user_id: int
     circuit_breaker: CircuitBreakerBody
 

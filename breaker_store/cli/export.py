@@ -10,7 +10,8 @@ import typer
 
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
-from breaker_store.cli.narrowing import read_kind, read_time
+from breaker_store.cli.narrowing import read_kind
+from breaker_store.cli.times import read_time
 from breaker_store.cli.user_id import read_user_id
 from breaker_store.core.events import Kind
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from breaker_store.cli.ending import run, say
-from breaker_store.cli.history import plain
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
+from breaker_store.cli.times import plain
 from breaker_store.errors import LogUnavailableError
 from breaker_store.settings import Location
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -13,6 +12,7 @@ import typer
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
 from breaker_store.cli.narrowing import AsJsonLines, Kinds, Since, Until
+from breaker_store.cli.times import plain
 from breaker_store.cli.user_id import UserId
 from breaker_store.settings import Location
 
@@ -75,8 +75,3 @@ async def _read(
         missing, cursor = missing - len(page.items), page.next_cursor
         if cursor is None:
             return
-
-
-def plain(value: object) -> str:
-    """Write what JSON has no type for: times in UTC, and ids."""
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Final, TypeAlias
 
 import typer
 
+from breaker_store.cli.times import read_time
 from breaker_store.core.events import Kind
 
 KINDS: Final = {kind.label: kind for kind in Kind if kind is not Kind.UNRECOGNIZED}
@@ -16,16 +17,6 @@ def read_kind(text: str) -> Kind:
     if text not in KINDS:
         raise typer.BadParameter(f"{text!r} is none of {', '.join(KINDS)}")
     return KINDS[text]
-
-
-def read_time(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"{text!r} is not a time in ISO 8601, such as 2024-05-01T12:00:00Z"
-        ) from None
 
 
 Since: TypeAlias = Annotated[

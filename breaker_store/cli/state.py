@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
+from breaker_store.cli.times import plain, read_time
 from breaker_store.cli.user_id import UserId
 from breaker_store.settings import Location
 
@@ -19,52 +21,60 @@ if TYPE_CHECKING:
 
 def show_state(
     user_id: UserId,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=read_time,
+            metavar="TIME",
+            help="How it stood at this time, by the events up to then; ISO 8601, UTC unless it says.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show how a user's breaker stands, as the log has it."""
-    state = run(_ask(locate(database_url, data_dir), user_id))
+    """Show how a user's breaker stands, or stood at a time, as the log has it."""
+    state = run(_ask(locate(database_url, data_dir), user_id, at))
     if as_json:
-        typer.echo(json.dumps({"user_id": user_id, **state}))
+        typer.echo(json.dumps({"user_id": user_id, "at": at, **state}, default=plain))
     else:
-        _print_table(user_id, state)
+        _print_table(user_id, at, state)
 
 
-async def _ask(location: Location, user_id: int) -> StateDict:
+async def _ask(location: Location, user_id: int, at: datetime | None) -> StateDict:
     from breaker_store.cli.asking import asking  # noqa: PLC0415 - slow to import
     from breaker_store.postgres.queries import breaker_state  # noqa: PLC0415
+    from breaker_store.postgres.time_travel import breaker_state_at  # noqa: PLC0415
 
     async with asking(location) as connection:
-        return await breaker_state(connection, user_id)
+        if at is None:
+            return await breaker_state(connection, user_id)
+        return await breaker_state_at(connection, user_id, at)
 
 
-def _print_table(user_id: int, state: StateDict) -> None:
+def _print_table(user_id: int, at: datetime | None, state: StateDict) -> None:
     from rich.console import Console  # noqa: PLC0415 - slow to import
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in _rows(user_id, state):
+    for name, value in _rows(user_id, at, state):
         table.add_row(name, value)
     Console(markup=False, highlight=False).print(table)
 
 
-def _rows(user_id: int, state: StateDict) -> list[tuple[str, str]]:
-    last_failure = state["last_failure_time"]
-    rows = [
-        ("user", str(user_id)),
-        ("state", state["state"]),
-        ("failures", f"{state['failure_count']} of {state['failure_threshold']}"),
-        ("successes while half-open", f"{state['success_count']} of {state['success_threshold']}"),
-        ("wait when open", f"{state['timeout_seconds']:g} s"),
-        ("last failure", "none" if last_failure is None else _time(last_failure)),
-    ]
+def _rows(user_id: int, at: datetime | None, state: StateDict) -> Iterator[tuple[str, str]]:
+    yield "user", str(user_id)
+    if at is not None:
+        yield "at", plain(at)
+    yield "state", state["state"]
     if state["state"] == "open":
         remaining = state["timeout_remaining"]
-        rows.insert(
-            2, ("refuses for", f"{remaining:.1f} s" if remaining else "no longer: the next call may try")
-        )
-    return rows
+        yield "refuses for", f"{remaining:.1f} s" if remaining else "no longer: the next call may try"
+    yield "failures", f"{state['failure_count']} of {state['failure_threshold']}"
+    yield "successes while half-open", f"{state['success_count']} of {state['success_threshold']}"
+    yield "wait when open", f"{state['timeout_seconds']:g} s"
+    last_failure = state["last_failure_time"]
+    yield "last failure", "none" if last_failure is None else _time(last_failure)
 
 
 def _time(seconds: float) -> str:

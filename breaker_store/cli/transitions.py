@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from breaker_store.cli.ending import run
-from breaker_store.cli.history import plain
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
 from breaker_store.cli.narrowing import AsJsonLines, Kinds, Since, Until
+from breaker_store.cli.times import plain
 from breaker_store.settings import Location
 
 if TYPE_CHECKING:

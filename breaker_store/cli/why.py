@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from breaker_store.cli.ending import run
-from breaker_store.cli.history import plain
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
+from breaker_store.cli.times import plain
 from breaker_store.cli.user_id import UserId
 from breaker_store.core.events import EventId
 from breaker_store.settings import Location

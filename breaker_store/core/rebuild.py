@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from breaker_store.core.events import EventId, Outcome, StoredEvent, Transition
+from breaker_store.core.events import EventId, Kind, Outcome, StoredEvent, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState, evolve
 
@@ -39,8 +39,9 @@ def rebuild(policy: Policy, events: Iterable[StoredEvent]) -> BreakerState:
 def rebuild_from(policy: Policy, chain: Iterable[Transition], outcomes: Iterable[Outcome]) -> BreakerState:
     """Do the same from the end of the chain and the outcomes since the current count began.
 
-    The last transition is enough of the chain, or the last one of a kind that is known and what follows it. Outcomes
-    of other counts may be there, and ones from before the last success may be missing.
+    The last transition is enough of the chain, or the last one of a kind that is known and what follows it; of a chain
+    that was cut by time, the last one that stands alone and what follows it. Outcomes of other counts may be there, and
+    ones from before the last success may be missing.
     """
     state = BreakerState(policy)
     for transition in chain:
@@ -49,6 +50,11 @@ def rebuild_from(policy: Policy, chain: Iterable[Transition], outcomes: Iterable
     for outcome in sorted(outcomes, key=lambda outcome: (outcome.at, outcome.event_id)):
         state = evolve(state, outcome)
     return state
+
+
+def stands_alone(transition: Transition) -> bool:
+    """Tell whether the state after a transition owes nothing to the ones before it, and its count begins with it."""
+    return transition.kind not in (Kind.POLICY_CHANGED, Kind.UNRECOGNIZED)
 
 
 def take_on(live: BreakerState, stored: BreakerState) -> BreakerState:

@@ -66,10 +66,11 @@ def _read_known_transition(row: Mapping[str, Any]) -> Transition:
 
 def is_known_kind(number: int) -> bool:
     """Tell whether this version knows what such an event means; a newer one may have written others."""
-    return number in _KNOWN_KINDS
+    return number in KNOWN_KINDS
 
 
-_KNOWN_KINDS = frozenset(kind.value for kind in Kind if kind is not Kind.UNRECOGNIZED)
+KNOWN_KINDS = frozenset(kind.value for kind in Kind if kind is not Kind.UNRECOGNIZED)
+"""The numbers of the kinds of which this version knows what they mean."""
 
 
 def _unrecognized(row: Mapping[str, Any], trouble: str) -> Transition:

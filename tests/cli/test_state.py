@@ -25,6 +25,7 @@ def test_json(call: Invoke, tmp_path: Path) -> None:
     call("import", file, "--format", "ndjson")
     assert json.loads(call("state", 2**63 - 1, "--json").stdout) == {
         "user_id": 2**63 - 1,
+        "at": None,
         "state": "closed",
         "failure_count": 0,
         "success_count": 0,
@@ -34,6 +35,39 @@ def test_json(call: Invoke, tmp_path: Path) -> None:
         "timeout_remaining": 0.0,
         "last_failure_time": None,
     }
+
+
+def test_at(call: Invoke, tmp_path: Path) -> None:
+    """`--at` shows how it stood at a time, and says which."""
+    file = write_lines(tmp_path / "lines", *(outcome(7, second, outcome="failure") for second in range(5)))
+    call("import", file, "--format", "ndjson")
+    before = json.loads(call("state", 7, "--json", "--at", "2023-11-14T23:13:23.5+01:00").stdout)
+    assert (before["state"], before["failure_count"]) == ("closed", 4)
+    assert before["at"] == "2023-11-14T22:13:23.500000Z"
+    result = call("state", 7, "--at", "2023-11-14T22:13:34")
+    rows = dict(line.split("  ", 1) for line in map(str.strip, result.stdout.splitlines()))
+    shown = {name: value.strip() for name, value in rows.items()}
+    assert (shown["at"], shown["state"]) == ("2023-11-14T22:13:34Z", "open")
+    assert shown["refuses for"] == "50.0 s"
+
+
+def test_at_a_time_of_which_nothing_is_known(call: Invoke, tmp_path: Path) -> None:
+    """A time before the oldest event, or one to come, is a line on stderr, and exit code 1."""
+    call("import", write_lines(tmp_path / "lines", outcome(7, 0)), "--format", "ndjson")
+    early, late = call("state", 7, "--at", "2023-11-14"), call("state", 7, "--at", "2999-01-01")
+    assert (early.exit_code, early.stdout, late.exit_code, late.stdout) == (1, "", 1, "")
+    assert early.stderr == (
+        "breaker-store: what held at 2023-11-14T00:00:00Z can't be told: "
+        "the oldest kept event is of 2023-11-14T22:13:20Z\n"
+    )
+    assert late.stderr == "breaker-store: 2999-01-01T00:00:00Z is yet to come: nothing is known of it\n"
+
+
+def test_at_no_time(call: Invoke) -> None:
+    """What is no time is a mistake in the command line."""
+    result = call("state", 7, "--at", "yesterday")
+    assert result.exit_code == 2
+    assert "not a time in ISO 8601" in result.stderr
 
 
 def test_unknown_user(call: Invoke) -> None:

@@ -1,4 +1,4 @@
-"""A store on the test's database, and two processes on clocks of their own."""
+"""The test's database, as a store has it open, two processes, or a log of any times."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from breaker_store import BreakerStore
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.runtime.clock import ManualClock
-from tests.postgres.histories import Process
+from tests.postgres.histories import START, Past
 from tests.postgres.living import QUICK
+from tests.postgres.processes import Process
 
 
 @pytest.fixture
@@ -34,3 +35,10 @@ async def processes(database_url: str, connection: asyncpg.Connection) -> AsyncI
             await log.open()
             made.append(Process(log, clock, connection))
         yield made
+
+
+@pytest.fixture
+async def past(database_url: str) -> AsyncIterator[Past]:
+    log = PostgresEventLog(database_url, ManualClock(START))
+    yield Past(log)
+    await log.close()

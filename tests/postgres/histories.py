@@ -1,37 +1,34 @@
-"""Histories of one user's breaker, at work in one process or two at once."""
+"""Histories at any times, made by the rules themselves, and stored as their writers would have sent them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
-import asyncpg
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from breaker_store import CircuitBreakerOpenError, Policy
+from breaker_store import Policy
+from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Report, Reset
+from breaker_store.core.events import EventId, Kind, Outcome, OutcomeKind, Permit, StoredEvent, Transition
+from breaker_store.core.policy import MICROSECONDS
+from breaker_store.ports import Batch, Source, UserTransition
+from breaker_store.postgres import queries
+from breaker_store.postgres.codec import microseconds
 from breaker_store.postgres.event_log import PostgresEventLog
-from breaker_store.runtime.clock import ManualClock
-from tests.contract.writing import Writer
+from breaker_store.runtime.cutting import outcome_row
+from tests.core.writers import DEFAULT, Log, Writer
 
-# Waits are short, so that the clocks of a test that takes none stay close to the database's.
-WAIT_SECONDS = 0.0001
-POLICY = Policy(failure_threshold=3, timeout_seconds=WAIT_SECONDS, success_threshold=2, half_open_max_calls=2)
-OWN = Policy(failure_threshold=4, timeout_seconds=2 * WAIT_SECONDS, success_threshold=1)
-USERS = itertools.count(1_000)
+MIDNIGHT = datetime(2024, 3, 2, tzinfo=UTC)
+# Histories go on past midnight: into another partition.
+START = microseconds(MIDNIGHT) - 2 * MICROSECONDS
+OWN = Policy(failure_threshold=3, timeout_seconds=0.5, success_threshold=2)
 
-databases = settings(
-    max_examples=40,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-STEPS = ["succeed", "fail", "fail", "fail", "wait", "send", "send", "hear", "restart", "reset", "set_policy"]
-steps = st.sampled_from(STEPS)
-one_process = st.lists(st.tuples(st.just(0), steps), max_size=25)
-two_processes = st.lists(st.tuples(st.integers(0, 1), steps), max_size=30)
+STEPS = [
+    "succeed", "fail", "fail", "fail", "trip", "trip", "begin", "end", "break", "cancel", "tick", "rest", "wait", "wait", "send",
+    "send_one", "hear", "share", "share", "probe", "probe", "reset", "set_policy",
+]  # fmt: skip
 
 
 def run(text: str) -> list[tuple[int, str]]:
@@ -39,75 +36,136 @@ def run(text: str) -> list[tuple[int, str]]:
     return [(int(step[0]), step[1:]) for step in text.split()]
 
 
-class Process:
-    """One process among those that use a user's breaker; it can be started again."""
+class Processes:
+    """Three processes whose clocks differ, over one log in memory."""
 
-    def __init__(self, log: PostgresEventLog, clock: ManualClock, connection: asyncpg.Connection) -> None:
-        self._log, self._clock, self._connection = log, clock, connection
-        self.user_id = 0
+    def __init__(self, user_id: int, skew_us: int) -> None:
+        self.log = Log()
+        self.writers = [Writer(10 * user_id + number) for number in range(3)]
+        self.skews_us = [0, skew_us, -skew_us]
+        self.now = START
+        self.eras = 0
 
-    async def start(self, user_id: int) -> None:
-        self.user_id = user_id
-        self.writer = Writer(self._log, self._clock, POLICY)
-        self.writer.follower.position = await self._connection.fetchval("SELECT last FROM log_position")
-        stored = await self._log.read_breaker(user_id, POLICY)
-        if stored is not None:
-            self.writer.registry.take_over({user_id: self.writer.follower.to_live(stored)}, {})
+    def live_through(self, history: Sequence[tuple[int, str]]) -> list[StoredEvent]:
+        for number, step in history:
+            self.take(number, step)
+        for writer in self.writers:
+            writer.flush(self.log, len(writer.queue))
+        return self.log.stored
 
-    async def take(self, step: str) -> None:
-        self._clock.advance(0.000001)
-        actions: dict[str, Callable[[], Awaitable[None]]] = {
-            "succeed": self.succeed,
-            "fail": self.fail,
-            "wait": self.wait,
-            "send": self.send,
-            "hear": self.hear,
-            "restart": self.restart,
-            "reset": self.reset,
-            "set_policy": self.set_policy,
-        }
-        await actions[step]()
+    def take(self, number: int, step: str) -> None:  # noqa: PLR0912 - one case for each step
+        writer = self.writers[number]
+        match step:
+            case "succeed" | "fail":
+                self.begin(number)
+                self.now += 1
+                self.end(number, step, newest=True)
+            case "probe":
+                self.now += MICROSECONDS
+                self.begin(number)
+            case "trip":
+                for _ in range(writer.state.policy.failure_threshold):
+                    self.take(number, "fail")
+            case "begin":
+                self.begin(number)
+            case "end" | "break" | "cancel":
+                self.end(number, {"end": "succeed", "break": "fail"}.get(step, step))
+            case "tick":
+                self.now += 1
+            case "wait":
+                self.now += MICROSECONDS
+            case "rest":
+                self.now += 7_200 * MICROSECONDS
+            case "send" | "send_one":
+                writer.flush(self.log, 1 if step == "send_one" else len(writer.queue))
+            case "hear":
+                writer.follow(self.log)
+            case "share":
+                writer.flush(self.log, len(writer.queue))
+                for each in self.writers:
+                    each.follow(self.log)
+            case "reset":
+                writer.run(Reset(*self.identity(number)))
+            case "set_policy":
+                writer.run(ChangePolicy(*self.identity(number)[:2], OWN))
 
-    async def succeed(self) -> None:
-        with suppress(CircuitBreakerOpenError):
-            await self.writer.succeed(self.user_id)
+    def begin(self, number: int) -> None:
+        writer = self.writers[number]
+        permit = writer.run(Admit(*self.identity(number)))
+        if permit is not None:
+            writer.in_flight.append(permit)
 
-    async def fail(self) -> None:
-        with suppress(CircuitBreakerOpenError):
-            await self.writer.fail(self.user_id)
+    def end(self, number: int, step: str, *, newest: bool = False) -> None:
+        writer = self.writers[number]
+        if not writer.in_flight:
+            return
+        permit = writer.in_flight.pop(-1 if newest else 0)
+        kind = {"succeed": Kind.SUCCESS, "fail": Kind.FAILURE}.get(step)
+        writer.run(
+            Abandon(permit) if kind is None else Report(*self.identity(number), kind, permit, duration_us=1)
+        )
 
-    async def wait(self) -> None:
-        self._clock.advance(WAIT_SECONDS)
-
-    async def send(self) -> None:
-        if self.writer.journal.pending:
-            await self.writer.send_and_settle()
-
-    async def hear(self) -> None:
-        await self.writer.follower.poll()
-
-    async def restart(self) -> None:
-        await self.send()
-        await self.start(self.user_id)
-
-    async def reset(self) -> None:
-        self.writer.breaker(self.user_id).reset()
-
-    async def set_policy(self) -> None:
-        self.writer.registry.set_policy(self.user_id, OWN)
+    def identity(self, number: int) -> tuple[int, EventId, int]:
+        writer = self.writers[number]
+        self.eras += 1
+        at = self.now + self.skews_us[number]
+        return at, EventId(writer.writer_id, writer.writer_seq), self.eras
 
 
-async def live_through(processes: list[Process], history: list[tuple[int, str]]) -> int:
-    """Lead a new user's breaker through a history, until all of it is stored."""
-    user_id = next(USERS)
-    for process in processes:
-        await process.start(user_id)
-    await live_on(processes, history)
-    return user_id
+class Past:
+    """Stores events in Postgres as their writers would have sent them, in the order of their arrival."""
+
+    def __init__(self, log: PostgresEventLog) -> None:
+        self._log = log
+        self._sent: dict[int, tuple[int, bytes | None]] = {}
+        self.histories: dict[int, list[StoredEvent]] = {}
+
+    async def store(self, user_id: int, events: Sequence[StoredEvent], policy: Policy = DEFAULT) -> None:
+        self.histories.setdefault(user_id, []).extend(events)
+        for _, together in itertools.groupby(events, key=lambda event: event.event_id.writer_id):
+            await self._send(user_id, list(together), policy)
+
+    async def _send(self, user_id: int, events: Sequence[StoredEvent], policy: Policy) -> None:
+        first = events[0].event_id
+        batch_no, digest = self._sent.get(first.writer_id, (0, None))
+        outcomes = [event for event in events if isinstance(event, Outcome)]
+        transitions = [event for event in events if isinstance(event, Transition)]
+        batch = Batch(
+            writer_id=first.writer_id,
+            batch_no=batch_no + 1,
+            first_seq=first.writer_seq,
+            last_seq=events[-1].event_id.writer_seq,
+            source=Source.LIVE,
+            previous_digest=digest,
+            earliest=events[0].at,
+            latest=events[-1].at,
+            outcomes=[outcome_row(user_id, event, event.at) for event in outcomes],
+            transitions=[UserTransition(user_id, event) for event in transitions],
+            newcomers={user_id: policy},
+        )
+        sealed = self._log.seal(batch)
+        fates = await self._log.append(sealed)
+        won = [transition.position is not None for transition in transitions]
+        assert [fate.position is not None for fate in fates] == won
+        self._sent[first.writer_id] = batch.batch_no, sealed.digest
 
 
-async def live_on(processes: list[Process], history: list[tuple[int, str]]) -> None:
-    for number, step in history:
-        await processes[number].take(step)
-    for process in processes:
-        await process.send()
+SEQS = itertools.count(1)
+FIRST_COUNT = Permit(0, 0)
+
+
+def outcome(kind: OutcomeKind, at: int, writer_id: int = 5, permit: Permit = FIRST_COUNT) -> Outcome:
+    return Outcome(
+        kind, EventId(writer_id, next(SEQS)), at, permit, count=1 if kind is Kind.REJECTED else None
+    )
+
+
+@asynccontextmanager
+async def asking(database_url: str) -> AsyncIterator[AsyncConnection]:
+    """Lend a connection for questions, in a snapshot of its own."""
+    engine = queries.create_engine(database_url)
+    try:
+        async with queries.reading(engine) as connection:
+            yield connection
+    finally:
+        await engine.dispose()

@@ -8,8 +8,8 @@ from hypothesis import given
 
 from breaker_store import BreakerStore, control
 from breaker_store.core.events import Transition
-from tests.postgres.histories import Process, databases, live_through, two_processes
 from tests.postgres.living import QUICK, USER, trip
+from tests.postgres.processes import Process, databases, live_through, two_processes
 from tests.postgres.stored import read_events
 
 KEPT = "SELECT breakers, open_breakers, half_open_breakers FROM log_position"

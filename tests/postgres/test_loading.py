@@ -14,7 +14,8 @@ from breaker_store.core.rebuild import rebuild
 from breaker_store.core.state import BreakerState
 from breaker_store.postgres import loading
 from breaker_store.postgres.codec import microseconds
-from tests.postgres.histories import (
+from tests.postgres.living import QUICK, USER, fail, ok, timeless, trip
+from tests.postgres.processes import (
     POLICY,
     Process,
     databases,
@@ -23,7 +24,6 @@ from tests.postgres.histories import (
     run,
     two_processes,
 )
-from tests.postgres.living import QUICK, USER, fail, ok, timeless, trip
 from tests.postgres.stored import contradicting_batches, read_events
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
-from breaker_store.postgres import loading
+from breaker_store.postgres import horizon, loading, time_travel
 from breaker_store.postgres.event_log import _FATES, _TRANSITIONS_AFTER
 from breaker_store.postgres.feed import _FROM, _LAST
 
@@ -159,3 +160,43 @@ async def test_the_stream_looks_at_one_row_when_there_is_no_news(filled: asyncpg
             "breaker_transitions_position"
         ]
         assert rows_read(nodes, "breaker_transitions") == 1
+
+
+async def test_a_travel_opens_only_the_days_around_its_instant(filled: asyncpg.Connection) -> None:
+    """User 1 succeeds often: nothing from before the last success is needed but a failure, and there was none."""
+    at = await filled.fetchval("SELECT clock_timestamp() - interval '10 days'")
+    success = await filled.fetchval(time_travel._LAST_SUCCESS, 1, 0, 0, time_travel._EVER, at)
+    nodes = await explain(filled, time_travel._LAST_SUCCESS, 1, 0, 0, time_travel._EVER, at)
+    nodes += await explain(filled, time_travel._OUTCOMES, 1, 0, 0, success, at)
+    nodes += await explain(filled, time_travel._KNOWN, 1, at)
+    nodes += await explain(filled, time_travel._CHAIN, 1, at)
+    assert len(days_read(nodes)) <= 2
+    assert rows_read(nodes, "breaker_outcomes") < 20
+    assert not scanned_whole(nodes)
+
+
+async def test_a_count_is_looked_for_in_the_days_since_it_began(filled: asyncpg.Connection) -> None:
+    at = await filled.fetchval("SELECT clock_timestamp() - interval '10 days'")
+    since = at - timedelta(days=1)
+    for query in (time_travel._LAST_SUCCESS, time_travel._OUTCOMES, time_travel._LAST_FAILURE):
+        nodes = await explain(filled, query, 1, 7, 7, since, at)
+        assert len(days_read(nodes)) <= 2
+        assert not scanned_whole(nodes)
+
+
+async def test_whether_the_log_reaches_to_an_instant_is_seen_in_one_day(filled: asyncpg.Connection) -> None:
+    at = await filled.fetchval("SELECT clock_timestamp() - interval '1 day'")
+    day = await horizon._oldest_day(filled)
+    nodes = await explain(filled, horizon._HAS_OUTCOME, day, day + timedelta(days=1), at)
+    assert len(days_read(nodes)) == 1
+    assert rows_read(nodes, "breaker_outcomes") == 1
+
+
+async def test_a_summary_at_an_instant_looks_up_each_breaker_and_reads_no_day_whole(
+    filled: asyncpg.Connection,
+) -> None:
+    at = await filled.fetchval("SELECT clock_timestamp() - interval '10 days'")
+    nodes = await explain(filled, time_travel._SUMMARY, at, [10, 11, 12, 13, 14, 15, 16, 17, 18])
+    assert len(days_read(nodes)) <= 2
+    assert rows_read(nodes, "breaker_outcomes") <= USERS
+    assert not scanned_whole(nodes)

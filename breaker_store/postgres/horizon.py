@@ -1,0 +1,119 @@
+"""How far back the log can tell what held: to the oldest kept event, or further back if nothing is missing before it.
+
+Transitions are kept for ever, outcomes until their day's partition is dropped. So there are outcomes missing where the
+ledger has batches of them from before the oldest day that still holds any. That is noticed; what isn't is a day that
+was dropped while an older one was kept, or one that a late batch made again: whoever drops days begins with the oldest
+and goes on to the newest, and carries over by events what a breaker's state still needs.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from breaker_store.errors import HorizonError
+from breaker_store.postgres.connecting import Connection
+
+_DAY: Final = timedelta(days=1)
+
+# Days are known by the names of their partitions; those ahead of time are empty.
+_DAYS = """
+SELECT to_date(right(relname, 8), 'YYYYMMDD') AS day
+FROM pg_inherits
+JOIN pg_class ON pg_class.oid = inhrelid
+WHERE inhparent = 'breaker_outcomes'::regclass AND NOT inhdetachpending
+ORDER BY day
+"""
+
+# Each of the two opens the partition of one day.
+_HAS_OUTCOME = """
+SELECT EXISTS (SELECT FROM breaker_outcomes WHERE occurred_at >= $1 AND occurred_at < $2 AND occurred_at <= $3)
+"""
+_OLDEST_OUTCOME = "SELECT min(occurred_at) FROM breaker_outcomes WHERE occurred_at >= $1 AND occurred_at < $2"
+
+_OLDEST_TRANSITION = "SELECT min(occurred_at) FROM breaker_transitions"
+
+# A writer's times never run backwards, so its first batch with outcomes tells. One look-up for each writer: the ledger
+# may hold very many batches, and the only index on it is by writer and number.
+_HAD_OUTCOMES_BEFORE = """
+WITH RECURSIVE writer (writer_id) AS (
+    SELECT min(writer_id) FROM writer_batches
+    UNION ALL
+    SELECT (SELECT min(batch.writer_id) FROM writer_batches AS batch WHERE batch.writer_id > writer.writer_id)
+    FROM writer
+    WHERE writer.writer_id IS NOT NULL
+)
+SELECT EXISTS (
+    SELECT
+    FROM writer
+    CROSS JOIN LATERAL (
+        SELECT batch.earliest
+        FROM writer_batches AS batch
+        WHERE batch.writer_id = writer.writer_id
+            AND batch.event_count > (
+                SELECT count(*)
+                FROM breaker_transitions AS transition
+                WHERE transition.writer_id = batch.writer_id
+                    AND transition.writer_seq BETWEEN batch.first_seq AND batch.last_seq
+            )
+        ORDER BY batch.batch_no
+        LIMIT 1
+    ) AS first_with_outcomes
+    WHERE first_with_outcomes.earliest < $1
+)
+"""
+
+
+async def check_horizon(connection: Connection, at: datetime) -> None:
+    """Make sure that the log reaches back to an instant.
+
+    Raises:
+        HorizonError: it doesn't.
+
+    """
+    oldest_day = await _oldest_day(connection)
+    if oldest_day is not None and await connection.fetchval(_HAS_OUTCOME, oldest_day, oldest_day + _DAY, at):
+        return
+    horizon = await _find_horizon(connection, oldest_day)
+    if horizon is None or at < horizon:
+        raise HorizonError(at, horizon)
+
+
+async def check_count(connection: Connection, at: datetime, since: datetime) -> None:
+    """Make sure that no outcome is missing from an instant up to another, at which the log does reach.
+
+    Raises:
+        HorizonError: one may be.
+
+    """
+    oldest_day = await _oldest_day(connection)
+    if oldest_day is not None and since >= oldest_day:
+        return
+    if await connection.fetchval(_HAD_OUTCOMES_BEFORE, oldest_day or at):
+        raise HorizonError(at, await _oldest_outcome(connection, oldest_day))
+
+
+async def _find_horizon(connection: Connection, oldest_day: datetime | None) -> datetime | None:
+    """Give the oldest kept event from which on nothing is missing; None if there is none."""
+    outcome = await _oldest_outcome(connection, oldest_day)
+    transition: datetime | None = await connection.fetchval(_OLDEST_TRANSITION)
+    if transition is None or (outcome is not None and outcome <= transition):
+        return outcome
+    is_cut = await connection.fetchval(_HAD_OUTCOMES_BEFORE, oldest_day or datetime.now(UTC))
+    return outcome if is_cut else transition
+
+
+async def _oldest_outcome(connection: Connection, oldest_day: datetime | None) -> datetime | None:
+    if oldest_day is None:
+        return None
+    oldest: datetime | None = await connection.fetchval(_OLDEST_OUTCOME, oldest_day, oldest_day + _DAY)
+    return oldest
+
+
+async def _oldest_day(connection: Connection) -> datetime | None:
+    """Give the beginning of the first day of which outcomes are kept; None if there is no outcome."""
+    for row in await connection.fetch(_DAYS):
+        begin = datetime.combine(row["day"], datetime.min.time(), UTC)
+        if await connection.fetchval(_HAS_OUTCOME, begin, begin + _DAY, begin + _DAY):
+            return begin
+    return None
