@@ -23,6 +23,7 @@ from breaker_store.cli import (
     serve,
     state,
     transitions,
+    webhooks,
     why,
 )
 from breaker_store.cli.ending import EXIT_CODES, CommandGroup
@@ -56,6 +57,7 @@ app.command("recorders", rich_help_panel=ASK)(recorders.list_recorders)
 
 app.command("demo", rich_help_panel=RUN)(demo.show_demo)
 app.command("serve", rich_help_panel=RUN)(serve.serve)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=RUN)
 
 app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)
 app.command("import", rich_help_panel=KEEP)(imports.import_file)

