@@ -45,7 +45,7 @@ def _add_examples(document: dict[str, Any], examples: dict[str, dict[str, dict[s
     for operation in operations:
         recorded = examples.get(operation["operationId"], {})
         for status, response in operation["responses"].items():
-            for media in response.get("content", {}).values():
-                media["examples"] = {
-                    name: {"value": value} for name, value in recorded.get(status, {}).items()
-                }
+            for name, media in response.get("content", {}).items():
+                if name.endswith("json"):
+                    answers = recorded.get(status, {})
+                    media["examples"] = {each: {"value": value} for each, value in answers.items()}

@@ -33,7 +33,7 @@ _LIST_ERRORS = describe_errors(CursorError, RequestValidationError)
 async def list_breakers(connection: Reader, query: Annotated[BreakersQuery, Query()]) -> BreakersAnswer:
     """List breakers: those that changed last first, or those that tripped most."""
     page = await read_breakers(connection, query.to_filter())
-    return BreakersAnswer(breakers=page.items, next_cursor=page.next_cursor and str(page.next_cursor))
+    return BreakersAnswer(breakers=page.items, next_cursor=_written(page.next_cursor))
 
 
 @router.get("/transitions", responses=_LIST_ERRORS)
@@ -42,6 +42,8 @@ async def list_all_transitions(
 ) -> TransitionListAnswer:
     """List how all breakers changed and why, newest first."""
     page = await list_transitions(connection, query.to_transition_filter())
-    return TransitionListAnswer(
-        transitions=page.items, next_cursor=page.next_cursor and str(page.next_cursor)
-    )
+    return TransitionListAnswer(transitions=page.items, next_cursor=_written(page.next_cursor))
+
+
+def _written(cursor: object | None) -> str | None:
+    return None if cursor is None else str(cursor)

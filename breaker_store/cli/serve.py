@@ -22,7 +22,7 @@ def serve(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Serve the admin API, and deliver the webhooks, until SIGTERM or Ctrl-C."""
+    """Serve the admin API, and deliver the webhooks, until Ctrl-C."""
     location = locate(database_url, data_dir)
     chosen = find_webhooks(webhooks)
     with extra_needed("server"):

@@ -33,7 +33,7 @@ def show_state(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show how a user's breaker stands, or stood at a time, as the log has it."""
+    """Show how a user's breaker stands, or stood at a time."""
     state = run(_ask(locate(database_url, data_dir), user_id, at))
     if as_json:
         typer.echo(json.dumps({"user_id": user_id, "at": at, **state}, default=plain))

@@ -13,8 +13,8 @@ import typer
 
 from breaker_store.alerting.configuration import WEBHOOKS_VARIABLE, Webhook, find_webhooks
 from breaker_store.cli.ending import FAILED, extra_needed, run, say
-from breaker_store.cli.history import plain
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
+from breaker_store.cli.times import plain
 from breaker_store.cli.webhooks_file import WebhooksFile
 from breaker_store.settings import Location
 
@@ -80,7 +80,7 @@ def _print_table(lines: list[dict[str, Any]]) -> None:
     from rich.console import Console  # noqa: PLC0415 - slow to import
     from rich.table import Table  # noqa: PLC0415
 
-    from breaker_store.cli.event_lines import printable  # noqa: PLC0415
+    from breaker_store.core.wording import printable  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-from sqlalchemy import BigInteger, DateTime, RowMapping, Select, literal, literal_column, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    RowMapping,
+    Select,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store.core.events import Kind
@@ -85,10 +95,10 @@ async def list_transitions(
 
 _COLUMNS: Final = tables.transitions.c
 # As the indexes have them: Postgres knows an expression by its very words.
-_ACTOR: Final = literal_column("(details ->> 'actor')")
-_ACTOR_BEGINS: Final = literal_column("left(details ->> 'actor', 200)")
+_ACTOR: Final[ColumnElement[str]] = literal_column("(details ->> 'actor')")
+_ACTOR_BEGINS: Final[ColumnElement[str]] = literal_column("left(details ->> 'actor', 200)")
 _INDEXED_CHARACTERS: Final = 200
-_ERROR: Final = literal_column("(details #>> '{causes,-1,error_type}')")
+_ERROR: Final[ColumnElement[str]] = literal_column("(details #>> '{causes,-1,error_type}')")
 
 
 def select_transitions(wanted: TransitionFilter) -> Select[Any]:
@@ -100,11 +110,11 @@ def select_transitions(wanted: TransitionFilter) -> Select[Any]:
     if wanted.kinds is not None:
         statement = statement.where(_COLUMNS.kind.in_(sorted(map(int, wanted.kinds))))
     if wanted.error is not None:
-        statement = statement.where(wanted.error == _ERROR)
+        statement = statement.where(literal(wanted.error) == _ERROR)
     if wanted.actor is not None:
         # The index has the beginning alone: an entry has to fit into a third of a page.
         begins = literal(wanted.actor[:_INDEXED_CHARACTERS])
-        statement = statement.where(begins == _ACTOR_BEGINS, wanted.actor == _ACTOR)
+        statement = statement.where(begins == _ACTOR_BEGINS, literal(wanted.actor) == _ACTOR)
     if wanted.after is not None:
         place = tuple_(
             literal(wanted.after.at, DateTime(timezone=True)), literal(wanted.after.position, BigInteger)

@@ -18,6 +18,9 @@ PREFIX = "/api/admin/system/circuit-breakers"
 
 SECOND = 1_000_000
 START = 1_772_330_400 * SECOND  # 2026-03-01T02:00:00Z
+AN_INSTANT = "2026-03-01T02:00:07Z"
+LONG_AGO = "2019-01-01T00:00:00Z"
+LONG_AHEAD = "2199-01-01T00:00:00Z"
 REVOKED = ("Unauthorized", "401: the bot's token was revoked")
 SLOW = ("TimeoutError", "no answer within 10 s")
 
@@ -107,6 +110,13 @@ def answered() -> Iterator[Request]:
     yield Request("show_state", f"{PREFIX}/101")
     yield Request("list_transitions", f"{PREFIX}/101/transitions")
     yield Request("list_events", f"{PREFIX}/101/events?limit=4")
+    yield Request("list_breakers", f"{PREFIX}?state=open&sort=trips")
+    yield Request("list_all_transitions", f"{PREFIX}/transitions?kind=opened&limit=2")
+    yield Request("explain_transition", f"{PREFIX}/101/transitions/latest/explanation")
+    yield Request("explain_transition", f"{PREFIX}/102/transitions/latest/explanation", name="recovered")
+    yield Request("explain_transition", f"{PREFIX}/104/transitions/latest/explanation", name="never tripped")
+    yield Request("summarize", f"{PREFIX}/summary?at={AN_INSTANT}", name="at an instant")
+    yield Request("show_state", f"{PREFIX}/101?at={AN_INSTANT}", name="at an instant")
     yield Request("reset", f"{PREFIX}/103/reset", method="POST", body={"reason": "the service is well again"})
 
 
@@ -118,7 +128,28 @@ def refused() -> Iterator[Request]:
     for name in ("transitions", "events"):
         yield Request(f"list_{name}", f"{PREFIX}/101/{name}?cursor=page-2", 400, "bad cursor")
     yield Request("list_recorders", f"{PREFIX}/recorders?since_hours=0", 422, "too few hours")
+    yield Request("list_breakers", f"{PREFIX}?cursor=page-2", 400, "bad cursor")
+    yield Request("list_breakers", f"{PREFIX}?state=ajar", 422, "no such state")
+    yield Request("list_all_transitions", f"{PREFIX}/transitions?cursor=page-2", 400, "bad cursor")
+    yield Request("list_all_transitions", f"{PREFIX}/transitions?error=", 422, "no error's name")
+    yield Request("stream_transitions", f"{PREFIX}/transitions/stream?after=me", 400, "no id of the stream")
+    yield Request("stream_transitions", f"{PREFIX}/transitions/stream?since=1", 422, "unknown parameter")
+    yield from refused_explanations()
+    yield from refused_instants()
     yield from refused_resets()
+
+
+def refused_explanations() -> Iterator[Request]:
+    name, path = "explain_transition", f"{PREFIX}/101/transitions"
+    yield Request(name, f"{PREFIX}/404404/transitions/latest/explanation", 404, "unknown user")
+    yield Request(name, f"{path}/1-1/explanation", 404, "unknown transition")
+    yield Request(name, f"{path}/first/explanation", 422, "no event's id")
+
+
+def refused_instants() -> Iterator[Request]:
+    for name, path in (("summarize", "summary"), ("show_state", "101")):
+        yield Request(name, f"{PREFIX}/{path}?at={LONG_AGO}", 410, "before the horizon")
+        yield Request(name, f"{PREFIX}/{path}?at={LONG_AHEAD}", 422, "yet to come")
 
 
 def refused_resets() -> Iterator[Request]:
@@ -132,7 +163,10 @@ def refused_resets() -> Iterator[Request]:
 
 def troubled() -> Iterator[Request]:
     """What any request can be answered with."""
-    for request in answered():
+    stream = Request("stream_transitions", f"{PREFIX}/transitions/stream")
+    for request in (*answered(), stream):
+        if request.name != "answer":
+            continue
         on_loopback = f"http://127.0.0.1:8000{request.path}"
         yield replace(request, status=403, name="a name that is none of this machine's", path=on_loopback,
                       headers={"host": "rebound.example"})  # fmt: skip

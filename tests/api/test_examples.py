@@ -69,7 +69,7 @@ def documented(operation: dict[str, Any]) -> set[tuple[str, str]]:
     return {
         (operation["operationId"], status)
         for status, response in operation["responses"].items()
-        if any(not media.get("examples") for media in response["content"].values())
+        if any(not (media.get("examples") or media.get("example")) for media in response["content"].values())
     }
 
 

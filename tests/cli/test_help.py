@@ -23,7 +23,7 @@ EXTRAS = {
 }
 
 # What they print is the data itself, a line for a person who waits, or nothing.
-WITHOUT_JSON = {"demo", "serve", "export", "migrate up", "migrate down"}
+WITHOUT_JSON = {"demo", "serve", "export", "migrate up", "migrate down", "webhooks forget"}
 
 
 # It asks nothing but the file and the receiver.
