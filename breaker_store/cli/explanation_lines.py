@@ -146,14 +146,13 @@ def _ending(since: SinceItem) -> str:
 
 def _around(around: AroundItem) -> str:
     at_least = "at least " if around.is_lower_bound else ""
-    breakers = f"{around.breakers:,}{' or more' if around.breakers_are_more else ''}"
     errors = ", ".join(
         f"{each.breakers:,} {shortened(each.error_type or 'without an error type', _MESSAGE_WIDTH)}"
         for each in around.by_error
         if each.breakers
     )
     return (
-        f"{at_least}{around.opened_count:,} of the {breakers} breakers opened too, from {_time(around.since)} to "
+        f"{at_least}{around.opened_count:,} of the {around.breakers:,} breakers opened too, from {_time(around.since)} to "
         f"{_time(around.until)}, {around.same_error_count:,} with the same error"
         + (f" ({errors})" if errors else "")
         + f"; {around.same_error_before:,} with it in the hour before"

@@ -58,7 +58,7 @@ class Around:
     """The other breakers around a trip.
 
     Attributes:
-        breakers: how many there are, this one among them; `breakers_are_more` if only so many were counted.
+        breakers: how many there are, this one among them.
         since, until: the time that was looked at: less than the whole window if too much happened in it.
         is_over: whether the window has passed, so that nobody else can still trip in it.
         opened: how many others tripped.
@@ -75,7 +75,6 @@ class Around:
     by_error: Mapping[str | None, int]
     same_before: int
     before_us: int
-    breakers_are_more: bool = False
     is_cut: bool = False
     is_over: bool = True
 
@@ -203,8 +202,7 @@ def _within(number: int, around: Around) -> str:
 def _who(number: int, around: Around) -> str:
     if around.others == 1:
         return "the only other breaker" + (" did not open" if number == 0 else " opened")
-    if number == around.others and not (around.breakers_are_more or around.is_cut):
+    if number == around.others and not around.is_cut:
         return f"all {number:,} other breakers opened"
     how_many = "none" if number == 0 else f"{'at least ' if around.is_cut else ''}{number:,}"
-    others = f"{around.others:,}{' or more' if around.breakers_are_more else ''}"
-    return f"{how_many} of the other {others} breakers opened"
+    return f"{how_many} of the other {around.others:,} breakers opened"

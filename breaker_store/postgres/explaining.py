@@ -165,8 +165,7 @@ class _Reading:
         )
         before_since, same_before = await self._same_before(begin, own_errors[-1] if own_errors else None)
         around = Around(
-            breakers=min(breakers, sql.BREAKERS_LIMIT),
-            breakers_are_more=breakers > sql.BREAKERS_LIMIT,
+            breakers=breakers,
             since=microseconds(since),
             until=microseconds(until),
             is_cut=(since, until) != (begin, end),

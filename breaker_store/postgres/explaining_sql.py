@@ -10,9 +10,6 @@ from breaker_store.core.recurrence import ENDINGS
 ROWS_EACH_WAY: Final = 20_000
 """How many transitions of all breakers are looked at before a trip, after it, and in the hour before both."""
 
-BREAKERS_LIMIT: Final = 100_000
-"""How many breakers are counted at most."""
-
 STEPS_LIMIT: Final = 2_000
 """How many of a breaker's own transitions are looked at for how its trips recur."""
 
@@ -32,7 +29,7 @@ BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
 
 NOW = "SELECT clock_timestamp()"
 
-COUNT_BREAKERS = f"SELECT count(*) FROM (SELECT FROM breaker_states LIMIT {BREAKERS_LIMIT + 1}) AS counted"
+COUNT_BREAKERS = "SELECT breakers FROM log_position"
 
 BY_ID = "SELECT * FROM breaker_transitions WHERE writer_id = $1 AND writer_seq = $2 AND user_id = $3"
 

@@ -88,7 +88,7 @@ class AroundItem:
     Attributes:
         since, until: the time that was looked at; `is_lower_bound` if it is less than the window, which was too full.
         is_over: whether the window has passed, so that no more can come.
-        breakers: how many there are in all; `breakers_are_more` if counting ended there.
+        breakers: how many there are in all.
         same_error_count: how many of those that opened have this one's error.
         same_error_before: how many did in the hour before, or in as much of it as was looked at.
         by_error: the most frequent errors.
@@ -100,7 +100,6 @@ class AroundItem:
     is_over: bool
     is_lower_bound: bool
     breakers: int
-    breakers_are_more: bool
     opened_count: int
     same_error_count: int
     same_error_before: int
@@ -262,7 +261,6 @@ def _around(around: Around | None, judgement: Judgement | None) -> AroundItem | 
         is_over=around.is_over,
         is_lower_bound=around.is_cut,
         breakers=around.breakers,
-        breakers_are_more=around.breakers_are_more,
         opened_count=around.opened,
         same_error_count=judgement.same_error,
         same_error_before=around.same_before,

@@ -105,13 +105,12 @@ FINDINGS = {
         around(
             100_000,
             {"Unauthorized": 2_000},
-            breakers_are_more=True,
             is_cut=True,
             since=TRIP - 30_000_000,
             until=TRIP + 64_000_000,
         ),
         (
-            "at least 2,000 of the other 99,999 or more breakers opened in the 1 min 34 s around it that were looked at "
+            "at least 2,000 of the other 99,999 breakers opened in the 1 min 34 s around it that were looked at "
             "with the same error, so it looks like the provider, not this bot"
         ),
     ),
