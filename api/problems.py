@@ -22,14 +22,13 @@ from starlette.exceptions import HTTPException
 
 from breaker_store.control import ContendedBreakerError
 from breaker_store.errors import (
-    FutureError,
-    HorizonError,
     LogUnavailableError,
     SchemaError,
     UnknownBreakerError,
 )
 from breaker_store.postgres.cursors import CursorError
 from breaker_store.postgres.explaining import UnknownTransitionError
+from breaker_store.postgres.horizon import FutureError, HorizonError
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ A branch is what a caller can do about it, a leaf is what went wrong::
         ├── SpoolError              the local disk refuses: free some room, or look at the directory
         ├── UnknownBreakerError     no event of this user is stored
         ├── UnknownTransitionError  look for its id in the user's history (postgres/explaining.py)
-        ├── HorizonError            ask for a later time: the log does not go back so far
-        ├── FutureError             ask for a time that has been
+        ├── HorizonError            ask for a later time: the log does not go back so far (postgres/horizon.py)
+        ├── FutureError             ask for a time that has been (postgres/horizon.py)
         ├── SchemaError             `breaker-store migrate up`, or update this package
         │   ├── NotMigratedError
         │   ├── SchemaBehindError
@@ -232,50 +232,9 @@ class UnknownBreakerError(StoreError):
         known = f"no circuit breaker is known for user {self.user_id}"
         if self.at is None:
             return f"{known}: no event of this user is stored"
-        return f"{known} at {_written(self.at)}: no event of this user is stored up to then"
+        return f"{known} at {iso_utc(self.at)}: no event of this user is stored up to then"
 
 
-class HorizonError(StoreError):
-    """What held at an instant can't be told, since the log does not go back far enough.
-
-    Attributes:
-        at: the instant that was asked for.
-        horizon: the oldest kept event; None if none is kept. Also before `at`, where what was counted then had begun
-            before the horizon.
-
-    """
-
-    def __init__(self, at: datetime, horizon: datetime | None) -> None:
-        super().__init__(at, horizon)
-        self.at = at
-        self.horizon = horizon
-
-    def __str__(self) -> str:
-        unknown = f"what held at {_written(self.at)} can't be told"
-        if self.horizon is None:
-            return f"{unknown}: no event is kept that would tell"
-        if self.at < self.horizon:
-            return f"{unknown}: the oldest kept event is of {_written(self.horizon)}"
-        return (
-            f"{unknown}: what was counted then began before {_written(self.horizon)}, the oldest kept event"
-        )
-
-
-class FutureError(StoreError):
-    """The instant that was asked for is yet to come, by the database's clock.
-
-    Attributes:
-        at: the instant that was asked for.
-
-    """
-
-    def __init__(self, at: datetime) -> None:
-        super().__init__(at)
-        self.at = at
-
-    def __str__(self) -> str:
-        return f"{_written(self.at)} is yet to come: nothing is known of it"
-
-
-def _written(at: datetime) -> str:
+def iso_utc(at: datetime) -> str:
+    """Write a time in UTC as ISO 8601 has it, with a Z."""
     return at.isoformat().replace("+00:00", "Z")

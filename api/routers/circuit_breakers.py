@@ -24,13 +24,12 @@ from breaker_store.api.schemas.breakers import (
 from breaker_store.api.schemas.parameters import UserId
 from breaker_store.control import ContendedBreakerError
 from breaker_store.errors import (
-    FutureError,
-    HorizonError,
     LogUnavailableError,
     SchemaError,
     UnknownBreakerError,
 )
 from breaker_store.postgres import queries, recorders, time_travel
+from breaker_store.postgres.horizon import FutureError, HorizonError
 
 PREFIX = "/api/admin/system/circuit-breakers"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from breaker_store.errors import HorizonError
+from breaker_store.errors import StoreError, iso_utc
 from breaker_store.postgres.connecting import Connection
 
 _DAY: Final = timedelta(days=1)
@@ -62,6 +62,46 @@ SELECT EXISTS (
     WHERE first_with_outcomes.earliest < $1
 )
 """
+
+
+class HorizonError(StoreError):
+    """What held at an instant can't be told, since the log does not go back far enough.
+
+    Attributes:
+        at: the instant that was asked for.
+        horizon: the oldest kept event; None if none is kept. Also before `at`, where what was counted then had begun
+            before the horizon.
+
+    """
+
+    def __init__(self, at: datetime, horizon: datetime | None) -> None:
+        super().__init__(at, horizon)
+        self.at = at
+        self.horizon = horizon
+
+    def __str__(self) -> str:
+        unknown = f"what held at {iso_utc(self.at)} can't be told"
+        if self.horizon is None:
+            return f"{unknown}: no event is kept that would tell"
+        if self.at < self.horizon:
+            return f"{unknown}: the oldest kept event is of {iso_utc(self.horizon)}"
+        return f"{unknown}: what was counted then began before {iso_utc(self.horizon)}, the oldest kept event"
+
+
+class FutureError(StoreError):
+    """The instant that was asked for is yet to come, by the database's clock.
+
+    Attributes:
+        at: the instant that was asked for.
+
+    """
+
+    def __init__(self, at: datetime) -> None:
+        super().__init__(at)
+        self.at = at
+
+    def __str__(self) -> str:
+        return f"{iso_utc(self.at)} is yet to come: nothing is known of it"
 
 
 async def check_horizon(connection: Connection, at: datetime) -> None:

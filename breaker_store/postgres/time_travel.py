@@ -29,11 +29,11 @@ from breaker_store.core.events import CircuitState, Kind, Outcome, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.core.rebuild import rebuild_from, stands_alone
 from breaker_store.core.state import BreakerState
-from breaker_store.errors import FutureError, UnknownBreakerError
+from breaker_store.errors import UnknownBreakerError
 from breaker_store.ports import StoredBreaker
 from breaker_store.postgres.codec import DETAILS_VERSION, microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
-from breaker_store.postgres.horizon import check_count, check_horizon
+from breaker_store.postgres.horizon import FutureError, check_count, check_horizon
 from breaker_store.postgres.queries import IDS_LIMIT, Summary, describe
 from breaker_store.postgres.stored_events import KNOWN_KINDS, read_outcome, read_policy, read_transition
 from breaker_store.runtime.told_state import StateDict

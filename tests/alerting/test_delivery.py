@@ -491,7 +491,7 @@ async def test_while_the_database_is_away_delivery_goes_on_trying(
     delivery = await start()
     await trip(writer, 1)
     await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
 

@@ -8,9 +8,9 @@ import pytest
 from breaker_store import Policy
 from breaker_store.core.events import Kind
 from breaker_store.core.policy import MICROSECONDS
-from breaker_store.errors import HorizonError
 from breaker_store.postgres import time_travel
 from breaker_store.postgres.codec import to_datetime
+from breaker_store.postgres.horizon import HorizonError
 from tests.core.scenario import Scenario
 from tests.postgres.histories import START, Past, asking, outcome
 

@@ -15,9 +15,10 @@ from breaker_store import CircuitState, Policy
 from breaker_store.core.events import Kind, StoredEvent
 from breaker_store.core.policy import MICROSECONDS
 from breaker_store.core.rebuild import rebuild
-from breaker_store.errors import FutureError, UnknownBreakerError
+from breaker_store.errors import UnknownBreakerError
 from breaker_store.postgres import time_travel
 from breaker_store.postgres.codec import to_datetime
+from breaker_store.postgres.horizon import FutureError
 from tests.core.scenario import Scenario
 from tests.core.writers import DEFAULT
 from tests.postgres.histories import OWN, START, STEPS, Past, Processes, asking, outcome, run

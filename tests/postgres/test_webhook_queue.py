@@ -175,7 +175,7 @@ async def test_a_lease_is_known_to_last_no_longer_than_the_database_grants_it(qu
 
 async def test_a_lost_connection_is_told_as_such_and_made_again(queue, connection):
     await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
 
