@@ -19,6 +19,7 @@ from breaker_store.postgres.webhook_queue import LeaseLostError, WebhookQueue
 from breaker_store.postgres.webhooks import forget_webhook
 from breaker_store.runtime.clock import ManualClock
 from tests.contract.writing import START, Writer, send_together
+from tests.postgres.losing import lost_while_waiting
 
 from .making import SECRET, webhook
 from .receiver import CUT, Receiver, receiving
@@ -490,12 +491,8 @@ async def test_while_the_database_is_away_delivery_goes_on_trying(
 ):
     delivery = await start()
     await trip(writer, 1)
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-
-    running = asyncio.create_task(delivery.run())
+    async with lost_while_waiting(connection):
+        running = asyncio.create_task(delivery.run())
     await receiver.wait_for(1)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -12,6 +13,7 @@ from breaker_store.core.policy import Policy
 from breaker_store.errors import LogUnavailableError
 from breaker_store.ports import Source
 from breaker_store.postgres.webhook_queue import LeaseLostError, WebhookQueue
+from tests.postgres.losing import lost_while_waiting
 
 USER = 101
 
@@ -174,11 +176,9 @@ async def test_a_lease_is_known_to_last_no_longer_than_the_database_grants_it(qu
 
 
 async def test_a_lost_connection_is_told_as_such_and_made_again(queue, connection):
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
+    async with lost_while_waiting(connection):
+        renewing = asyncio.create_task(queue.renew())
 
     with pytest.raises(LogUnavailableError):
-        await queue.renew()
+        await renewing
     await queue.renew()
