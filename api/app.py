@@ -1,7 +1,7 @@
 """The admin API over a database of breakers, for an ASGI server.
 
 It reads and writes Postgres alone, so it may run beside the bots or far from them. There is no login yet: whoever
-reaches the port is an operator. So it belongs on the loopback address, where `dependencies` keeps out what a web page in
+reaches the port is an operator. So it belongs on the loopback address, where `web_pages` keeps out what a web page in
 a browser on the same machine could do.
 """
 
@@ -12,14 +12,15 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib import metadata
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from breaker_store.api.dependencies import Database, refuse_web_pages
+from breaker_store.api.dependencies import Database
 from breaker_store.api.documentation import name_operation, show_examples
 from breaker_store.api.feed import Feed
 from breaker_store.api.problems import describe_status, handle_errors
 from breaker_store.api.routers import circuit_breakers, explanations, health, histories, lists, stream
+from breaker_store.api.web_pages import RefuseWebPages
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.queries import create_engine
 from breaker_store.settings import DATABASE_URL_VARIABLE, find_location
@@ -41,7 +42,6 @@ def create_app(database_url: str | None = None) -> FastAPI:
         title="breaker-store",
         summary="Circuit breakers, and why they are as they are.",
         version=metadata.version("breaker-store"),
-        dependencies=[Depends(refuse_web_pages)],
         responses=describe_status(
             HTTPStatus.FORBIDDEN, "A web page asked, or a host that is none of this machine's"
         ),
@@ -50,6 +50,7 @@ def create_app(database_url: str | None = None) -> FastAPI:
     )
     app.state.database = Database(address, create_engine(address))
     app.state.feed = Feed(address)
+    app.add_middleware(RefuseWebPages)
     handle_errors(app)
     # First, since routes are tried in their order, and these are asked most.
     app.include_router(histories.router)

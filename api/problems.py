@@ -185,9 +185,14 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     return _answer(_plain(request, status, detail), error.headers)
 
 
+def answer_status(request: Request, status: HTTPStatus, detail: str) -> JSONResponse:
+    """Answer with a status that says what kind of problem it is, and with what it was this time."""
+    return _answer(_plain(request, status, detail))
+
+
 async def _answer_unexpected(request: Request, _error: Exception) -> JSONResponse:
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return _answer(_plain(request, status, "what went wrong stands in the server's log"))
+    detail = "what went wrong stands in the server's log"
+    return answer_status(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
 def _plain(request: Request, status: HTTPStatus, detail: str) -> Problem:

@@ -7,7 +7,7 @@ as it can be read.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -103,7 +103,7 @@ class EventItem:
 
 def read_transition_item(row: Mapping[str, Any]) -> TransitionItem:
     """Read a row of `breaker_transitions`; its details may be text, as asyncpg gives them, or already parsed."""
-    details = _details(row)
+    details = _parsed(row["details"])
     return TransitionItem(
         id=str(EventId(row["writer_id"], row["writer_seq"])),
         user_id=row["user_id"],
@@ -126,34 +126,35 @@ def read_transition_item(row: Mapping[str, Any]) -> TransitionItem:
     )
 
 
-def read_event_item(row: Mapping[str, Any]) -> EventItem:
-    """Read a row of `breaker_events`; see `read_transition_item`."""
-    details = _NO_DETAILS if row["details"] is None else _details(row)
-    kind, verdict, duration_us = row["kind"], row["verdict"], row["duration_us"]
+EVENT_COLUMNS: Final = (
+    "writer_id, writer_seq, kind, occurred_at, generation, verdict, duration_us,"
+    " operation, error_type, error_message, count, attempt, trace_id, probe, details"
+)
+"""What an event is read from, in the order of `EventItem`."""
+
+
+def read_event_item(row: Sequence[Any]) -> EventItem:
+    """Read a row of `EVENT_COLUMNS`: by their order, since by their names it takes twice as long."""
+    writer_id, writer_seq, kind, at, generation, verdict, duration_us, *as_they_are, document = row
+    details = _NO_DETAILS if document is None else _parsed(document)
     return EventItem(
-        id=f"{row['writer_id']}-{row['writer_seq']}",
-        kind=_KIND_LABELS.get(kind) or kind_label(kind),
-        at=row["occurred_at"],
-        generation=row["generation"],
-        verdict=None if verdict is None else _verdict_label(verdict),
-        duration_ms=None if duration_us is None else duration_us / _MICROSECONDS_IN_MILLISECOND,
-        operation=row["operation"],
-        error_type=row["error_type"],
-        error_message=row["error_message"],
-        count=row["count"],
-        attempt=row["attempt"],
-        trace_id=row["trace_id"],
-        probe=row["probe"],
-        from_state=details.get("from"),
-        to_state=details.get("to"),
-        reason=details.get("reason"),
-        actor=details.get("actor"),
+        f"{writer_id}-{writer_seq}",
+        _KIND_LABELS.get(kind) or kind_label(kind),
+        at,
+        generation,
+        None if verdict is None else _VERDICT_LABELS.get(verdict) or f"verdict-{verdict}",
+        None if duration_us is None else duration_us / _MICROSECONDS_IN_MILLISECOND,
+        *as_they_are,
+        details.get("from"),
+        details.get("to"),
+        details.get("reason"),
+        details.get("actor"),
     )
 
 
-def _details(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    details = row["details"]
-    parsed: Mapping[str, Any] | None = json.loads(details) if isinstance(details, str) else details
+def _parsed(document: Any) -> Mapping[str, Any]:
+    """Give the details of an event, which a connection may have parsed already."""
+    parsed: Mapping[str, Any] | None = json.loads(document) if isinstance(document, str) else document
     return parsed or {}
 
 
@@ -172,10 +173,6 @@ def read_cause(document: Mapping[str, Any]) -> Cause:
 def kind_label(number: int) -> str:
     """Name a kind of event; one of a newer version by its number."""
     return _KIND_LABELS.get(number, f"kind-{number}")
-
-
-def _verdict_label(number: int) -> str:
-    return _VERDICT_LABELS.get(number, f"verdict-{number}")
 
 
 def _time(text: str | None) -> datetime | None:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import Select, Table, event, exc, literal, select
@@ -28,7 +28,13 @@ from breaker_store.postgres import loading, tables
 from breaker_store.postgres.codec import STATE_NUMBERS, microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection, connect, described
 from breaker_store.postgres.cursors import CursorError, read_cursor, write_cursor
-from breaker_store.postgres.history import EventItem, TransitionItem, read_event_item, read_transition_item
+from breaker_store.postgres.history import (
+    EVENT_COLUMNS,
+    EventItem,
+    TransitionItem,
+    read_event_item,
+    read_transition_item,
+)
 from breaker_store.runtime.told_state import StateDict, describe_state
 
 IDS_LIMIT: Final = 1_000
@@ -48,7 +54,6 @@ _PASSING_TROUBLE: Final = ("08", "40", "53", "55", "57")
 _HISTORY: Final = "1"
 """Marks cursors of a history; it counts their versions."""
 
-_COLUMNS: Final = ", ".join(column.name for column in tables.events.columns)
 _NEWEST_FIRST: Final = "ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC"
 _IS_KNOWN: Final = "SELECT EXISTS (SELECT FROM breaker_states WHERE user_id = $1)"
 
@@ -222,6 +227,18 @@ def describe(stored: StoredBreaker) -> StateDict:
     return describe_state(stored.state, remaining_us)
 
 
+class _Source(NamedTuple):
+    """Where a page is read from, and which columns of it; those by which it is ordered among them."""
+
+    tables: Sequence[Table]
+    columns: str
+
+
+_TRANSITIONS: Final = _Source(
+    [tables.transitions], ", ".join(column.name for column in tables.transitions.columns)
+)
+
+
 async def transitions(
     connection: AsyncConnection | Connection, user_id: int, history_filter: HistoryFilter
 ) -> Page[TransitionItem, Cursor]:
@@ -231,7 +248,7 @@ async def transitions(
         UnknownBreakerError: nothing is stored of this user.
 
     """
-    return await _page(connection, user_id, history_filter, [tables.transitions], read_transition_item)
+    return await _page(connection, user_id, history_filter, _TRANSITIONS, read_transition_item)
 
 
 async def events(
@@ -243,19 +260,19 @@ async def events(
         UnknownBreakerError: nothing is stored of this user.
 
     """
-    sources = _tables_of(history_filter.kinds)
-    return await _page(connection, user_id, history_filter, sources, read_event_item)
+    source = _Source(_tables_of(history_filter.kinds), EVENT_COLUMNS)
+    return await _page(connection, user_id, history_filter, source, read_event_item)
 
 
 async def _page(
     connection: AsyncConnection | Connection,
     user_id: int,
     history_filter: HistoryFilter,
-    sources: Sequence[Table],
+    source: _Source,
     read_item: Callable[[asyncpg.Record], Item],
 ) -> Page[Item, Cursor]:
     driver_connection = await _driver_connection(connection)
-    statement, values = _select_history(sources, user_id, history_filter)
+    statement, values = _select_history(source, user_id, history_filter)
     rows = await driver_connection.fetch(statement, *values)
     if not rows and not await driver_connection.fetchval(_IS_KNOWN, user_id):
         raise UnknownBreakerError(user_id)
@@ -282,15 +299,13 @@ def _select_ids(state: CircuitState) -> Select[Any]:
     return select(columns.user_id).where(columns.state == number).order_by(columns.user_id).limit(IDS_LIMIT)
 
 
-def _select_history(
-    sources: Sequence[Table], user_id: int, history_filter: HistoryFilter
-) -> tuple[str, list[Any]]:
+def _select_history(source: _Source, user_id: int, history_filter: HistoryFilter) -> tuple[str, list[Any]]:
     """Write the statement for a page, as text: SQLAlchemy takes ten times as long for it as Postgres for the answer."""
     values: list[Any] = [user_id, history_filter.limit + 1]
     conditions = " AND ".join(_conditions(history_filter, values))
     newest = [
-        f"(SELECT {_COLUMNS} FROM {table.name} WHERE {conditions} {_NEWEST_FIRST} LIMIT $2)"
-        for table in sources
+        f"(SELECT {source.columns} FROM {table.name} WHERE {conditions} {_NEWEST_FIRST} LIMIT $2)"
+        for table in source.tables
     ]
     if len(newest) == 1:
         return newest[0], values

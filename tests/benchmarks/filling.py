@@ -64,17 +64,7 @@ SELECT user_id, CASE WHEN draw < 0.01 THEN 1 WHEN draw < 0.011 THEN 2 ELSE 0 END
 FROM (SELECT user_id, random() AS draw FROM generate_series(0, $1::bigint - 1) AS user_id) AS drawn
 """
 
-_COUNTS_ARE_KEPT = """
-SELECT EXISTS (
-    SELECT FROM information_schema.columns WHERE table_name = 'log_position' AND column_name = 'half_open'
-)
-"""
-
-_COUNT_STATES = """
-UPDATE log_position SET (breakers, open, half_open) = (
-    SELECT count(*), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2) FROM breaker_states
-)
-"""
+_COUNT_BREAKERS = "SELECT recount_breakers()"
 
 _REMEMBER_FAILURES = """
 UPDATE breaker_states
@@ -138,6 +128,7 @@ async def find_or_fill_histories(server_url: str, events: int, breakers: int) ->
 async def _add_histories(connection: Connection, users: range, events: int, days: Sequence[dt.date]) -> None:
     await connection.execute(_HISTORIES, days[0], len(days), users.start, len(users), events, timeout=300)
     await connection.execute(_STATES_OF_RANGE, users.start, users.stop)
+    await connection.execute(_COUNT_BREAKERS)
 
 
 async def find_or_fill_states(server_url: str, breakers: int) -> str:
@@ -145,8 +136,7 @@ async def find_or_fill_states(server_url: str, breakers: int) -> str:
 
     async def fill(_database_url: str, connection: Connection) -> None:
         await connection.execute(_STATES_NOT_ALL_CLOSED, breakers, timeout=300)
-        if await connection.fetchval(_COUNTS_ARE_KEPT):
-            await connection.execute(_COUNT_STATES, timeout=300)
+        await connection.execute(_COUNT_BREAKERS, timeout=300)
         await tidy(connection)
 
     return await find_or_make(server_url, f"states_{breakers}", fill)

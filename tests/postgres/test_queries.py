@@ -94,7 +94,7 @@ def scans(node: dict) -> Iterator[dict]:
 async def explain(connection: asyncpg.Connection, history_filter: HistoryFilter) -> list[dict]:
     """Run the statement for a page with the plan that serves for any user, and find what it read."""
     sources = queries._tables_of(history_filter.kinds)
-    statement, values = queries._select_history(sources, USER, history_filter)
+    statement, values = queries._select_history(queries._Source(sources, "*"), USER, history_filter)
     await connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE page AS {statement}")
     arguments = ", ".join(f"'{value}'" for value in values).replace("[", "{").replace("]", "}")
     plan = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE page ({arguments})")
