@@ -135,7 +135,8 @@ EVENT_COLUMNS: Final = (
 
 def read_event_item(row: Sequence[Any]) -> EventItem:
     """Read a row of `EVENT_COLUMNS`: by their order, since by their names it takes twice as long."""
-    writer_id, writer_seq, kind, at, generation, verdict, duration_us, *as_they_are, document = row
+    writer_id, writer_seq, kind, at, generation, verdict, duration_us, *rest = row
+    operation, error_type, error_message, count, attempt, trace_id, probe, document = rest
     details = _NO_DETAILS if document is None else _parsed(document)
     return EventItem(
         f"{writer_id}-{writer_seq}",
@@ -144,7 +145,13 @@ def read_event_item(row: Sequence[Any]) -> EventItem:
         generation,
         None if verdict is None else _VERDICT_LABELS.get(verdict) or f"verdict-{verdict}",
         None if duration_us is None else duration_us / _MICROSECONDS_IN_MILLISECOND,
-        *as_they_are,
+        operation,
+        error_type,
+        error_message,
+        count,
+        attempt,
+        trace_id,
+        probe,
         details.get("from"),
         details.get("to"),
         details.get("reason"),
