@@ -18,8 +18,7 @@ from breaker_store.api.schemas.parameters import UserId
 from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
 from breaker_store.postgres import queries
 from breaker_store.postgres.asking import ask
-from breaker_store.postgres.cursors import CursorError
-from breaker_store.postgres.queries import Cursor
+from breaker_store.postgres.cursors import CursorError, write_optional
 
 router = APIRouter(
     prefix=PREFIX,
@@ -37,7 +36,9 @@ async def list_transitions(
     """List how a user's breaker changed and why, newest first."""
     wanted = query.to_filter()
     page = await ask(engine, lambda connection: queries.transitions(connection, user_id, wanted))
-    return TransitionsAnswer(user_id=user_id, transitions=page.items, next_cursor=_written(page.next_cursor))
+    return TransitionsAnswer(
+        user_id=user_id, transitions=page.items, next_cursor=write_optional(page.next_cursor)
+    )
 
 
 @router.get("/{user_id}/events")
@@ -47,8 +48,4 @@ async def list_events(
     """List everything that happened to a user's breaker, newest first."""
     wanted = query.to_filter()
     page = await ask(engine, lambda connection: queries.events(connection, user_id, wanted))
-    return EventsAnswer(user_id=user_id, events=page.items, next_cursor=_written(page.next_cursor))
-
-
-def _written(cursor: Cursor | None) -> str | None:
-    return None if cursor is None else str(cursor)
+    return EventsAnswer(user_id=user_id, events=page.items, next_cursor=write_optional(page.next_cursor))

@@ -18,7 +18,7 @@ from breaker_store.api.schemas.lists import (
 )
 from breaker_store.errors import LogUnavailableError, SchemaError
 from breaker_store.postgres.breaker_list import list_breakers as read_breakers
-from breaker_store.postgres.cursors import CursorError
+from breaker_store.postgres.cursors import CursorError, write_optional
 from breaker_store.postgres.transition_list import list_transitions
 
 router = APIRouter(
@@ -31,9 +31,9 @@ _LIST_ERRORS = describe_errors(CursorError, RequestValidationError)
 @router.get("/", include_in_schema=False)
 @router.get("", responses=_LIST_ERRORS)
 async def list_breakers(connection: Reader, query: Annotated[BreakersQuery, Query()]) -> BreakersAnswer:
-    """List breakers: those that changed last first, or those that tripped most."""
+    """List breakers: those that changed last first, those that tripped most, or all in the order of users."""
     page = await read_breakers(connection, query.to_filter())
-    return BreakersAnswer(breakers=page.items, next_cursor=_written(page.next_cursor))
+    return BreakersAnswer(breakers=page.items, next_cursor=write_optional(page.next_cursor))
 
 
 @router.get("/transitions", responses=_LIST_ERRORS)
@@ -41,9 +41,5 @@ async def list_all_transitions(
     connection: Reader, query: Annotated[TransitionListQuery, Query()]
 ) -> TransitionListAnswer:
     """List how all breakers changed and why, newest first."""
-    page = await list_transitions(connection, query.to_transition_filter())
-    return TransitionListAnswer(transitions=page.items, next_cursor=_written(page.next_cursor))
-
-
-def _written(cursor: object | None) -> str | None:
-    return None if cursor is None else str(cursor)
+    page = await list_transitions(connection, query.to_filter())
+    return TransitionListAnswer(transitions=page.items, next_cursor=write_optional(page.next_cursor))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,8 @@ from breaker_store.postgres.history import EventItem, TransitionItem
 from breaker_store.postgres.queries import DEFAULT_PAGE, LARGEST_PAGE, Cursor, HistoryFilter, Summary
 from breaker_store.postgres.recorders import DEFAULT_HOURS, RecorderItem
 
+KINDS_DESCRIPTION: Final = "Only these kinds; may be given several times."
+
 
 class MomentQuery(BaseModel):
     """Of which moment is asked. A parameter that isn't known is refused: a mistyped one would tell of another."""
@@ -23,8 +25,8 @@ class MomentQuery(BaseModel):
     at: Instant | None = Field(None, description="What held at this instant; without it, what holds now.")
 
 
-class HistoryQuery(BaseModel):
-    """Which part of a history. A parameter that isn't known is refused: a mistyped filter would show too much."""
+class PageQuery(BaseModel):
+    """Which part of what happened, and when. A parameter that isn't known is refused: a mistyped filter would show too much."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,13 +34,18 @@ class HistoryQuery(BaseModel):
     limit: int = Field(DEFAULT_PAGE, ge=1, le=LARGEST_PAGE)
     since: Instant | None = Field(None, description="From this time on.")
     until: Instant | None = Field(None, description="Up to this time, without it.")
-    kind: list[KindName] = Field([], description="Only these kinds; may be given several times.")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.since is not None and self.until is not None and self.since > self.until:
             raise ValueError("since is after until")
         return self
+
+
+class HistoryQuery(PageQuery):
+    """Which part of a user's history."""
+
+    kind: list[KindName] = Field([], description=KINDS_DESCRIPTION)
 
     def to_filter(self) -> HistoryFilter:
         """Give it as the library takes it.
@@ -52,7 +59,7 @@ class HistoryQuery(BaseModel):
 
 
 class TransitionsQuery(HistoryQuery):
-    kind: list[TransitionKindName] = Field([], description="Only these kinds; may be given several times.")
+    kind: list[TransitionKindName] = Field([], description=KINDS_DESCRIPTION)
 
 
 class RecordersQuery(BaseModel):

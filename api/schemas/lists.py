@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from breaker_store.api.schemas.answers import Answer
-from breaker_store.api.schemas.breakers import TransitionsQuery
+from breaker_store.api.schemas.breakers import KINDS_DESCRIPTION, PageQuery
+from breaker_store.api.schemas.parameters import TransitionKindName
 from breaker_store.core.cleaning import TEXT_LIMIT
 from breaker_store.core.events import CircuitState
 from breaker_store.postgres.breaker_list import BreakerCursor, BreakerFilter, BreakerItem, BreakerOrder
@@ -29,7 +30,9 @@ class BreakersQuery(BaseModel):
     state: list[CircuitState] = Field([], description="Only in these states; may be given several times.")
     error: Name | None = Field(None, description="Only those whose last trip was by this type of error.")
     sort: BreakerOrder = Field(
-        BreakerOrder.LAST_TRANSITION, description="The newest change first, or the most trips."
+        BreakerOrder.LAST_TRANSITION,
+        description="The newest change first, the most trips, or the greatest user id. In the first two a breaker that changes "
+        "while pages are read jumps to the front, and so may be missed; by user id each comes once.",
     )
 
     def to_filter(self) -> BreakerFilter:
@@ -43,15 +46,16 @@ class BreakersQuery(BaseModel):
         return BreakerFilter(frozenset(self.state) or None, self.error, self.sort, self.limit, after)
 
 
-class TransitionListQuery(TransitionsQuery):
+class TransitionListQuery(PageQuery):
     """Which transitions of all breakers."""
 
+    kind: list[TransitionKindName] = Field([], description=KINDS_DESCRIPTION)
     error: Name | None = Field(
         None, description="Only those that this type of error led to, as the last one."
     )
     actor: Name | None = Field(None, description="Only what this person or program did.")
 
-    def to_transition_filter(self) -> TransitionFilter:
+    def to_filter(self) -> TransitionFilter:
         """Give it as the library takes it.
 
         Raises:

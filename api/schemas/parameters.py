@@ -10,9 +10,8 @@ from typing import Annotated, Final
 from fastapi import Path
 from pydantic import BeforeValidator, WithJsonSchema
 
-from breaker_store.core.events import Kind
+from breaker_store.core.events import BIGINTS, Kind
 from breaker_store.postgres.history import STORED_KINDS
-from breaker_store.runtime.registry import USER_IDS
 
 _KINDS: Final = {kind.label: kind for kind in STORED_KINDS}
 _TRANSITION_KINDS: Final = {label: kind for label, kind in _KINDS.items() if not kind.is_outcome}
@@ -22,7 +21,7 @@ _INTEGER: Final = re.compile("0|-?[1-9][0-9]{0,18}")
 
 def _user_id(text: object) -> int:
     # Pydantic alone would take "1_0", "010" and "10.0" for 10, and there would be many addresses of one breaker.
-    if not _INTEGER.fullmatch(str(text)) or int(str(text)) not in USER_IDS:
+    if not _INTEGER.fullmatch(str(text)) or int(str(text)) not in BIGINTS:
         raise ValueError("a user id is a whole number that fits in signed 64 bits")
     return int(str(text))
 

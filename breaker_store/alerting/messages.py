@@ -152,7 +152,8 @@ def _alerts(notice: Notice) -> Iterator[dict[str, Any]]:
     if notice.kind is not AlertKind.RECOVERED:
         yield _alert(_labels(notice), text, notice.at, notice.at + ALERT_LASTS_US)
     for opening in notice.ended:
-        yield _alert(_labels(opening), text, opening.at, notice.at)
+        # The clocks of two processes differ, and what ends before it begins is refused.
+        yield _alert(_labels(opening), text, opening.at, max(opening.at, notice.at))
 
 
 def _labels(opening: Notice) -> dict[str, str]:

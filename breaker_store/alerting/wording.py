@@ -6,15 +6,16 @@ markup, so what could do that is replaced by what looks alike. They are short, a
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Final
 
 from breaker_store.core.alerting import AlertKind, Group, Notice
+from breaker_store.core.wording import span
 
 USERS_NAMED: Final = 5
 """How many users a sentence names at most."""
 
 _TEXT_LIMIT: Final = 200
+_SECOND_US: Final = 1_000_000
 _LOOK_ALIKES: Final = str.maketrans("<>@[]`", "‹›＠()'")  # noqa: RUF001 - that is what they are for
 
 _VERBS: Final = {
@@ -41,11 +42,11 @@ def _describe_one(notice: Notice) -> str:
 
 def _describe_many(group: Group) -> str:
     first, last = group.notices[0], group.notices[-1]
-    span_us = max(0, last.at - first.at)
+    length_us = max(0, last.at - first.at)
     users = ", ".join(str(notice.user_id) for notice in group.notices[:USERS_NAMED])
     more = len(group.notices) - USERS_NAMED
     named = f"users {users}" + (f" and {more:,} more" if more > 0 else "")
-    within = f" within {describe_duration(span_us)}" if span_us >= _SECOND_US else " at once"
+    within = f" within {span(length_us)}" if length_us >= _SECOND_US else " at once"
     cause = f" The first: {one_line(str(first.cause))}." if first.cause else ""
     return (
         f"The breakers of {len(group.notices):,} users {_VERBS_OF_MANY[group.kind]}{within}"
@@ -63,7 +64,7 @@ def _error_of(group: Group) -> str:
 def _duration_of(notice: Notice) -> str:
     if not notice.ended:
         return ""
-    return f" after {describe_duration(max(0, notice.at - notice.ended[0].at))}"
+    return f" after {span(max(0, notice.at - notice.ended[0].at))}"
 
 
 def _by(notice: Notice) -> str:
@@ -77,21 +78,6 @@ def _because(notice: Notice) -> str:
     elif notice.error:
         parts.append(f"it had tripped with {one_line(notice.error)}")
     return f": {', '.join(parts)}" if parts else ""
-
-
-_SECOND_US: Final = 1_000_000
-_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-
-
-def describe_duration(duration_us: int) -> str:
-    """Say how long in the two largest units: 45 s, 2 h 5 min."""
-    seconds = round(timedelta(microseconds=duration_us).total_seconds())
-    parts: list[str] = []
-    for length, unit in _UNITS:
-        count, seconds = divmod(seconds, length)
-        if count or (parts and len(parts) < 2):
-            parts.append(f"{count} {unit}")
-    return " ".join(part for part in parts[:2] if not part.startswith("0 ")) or "less than a second"
 
 
 def one_line(text: str, limit: int = _TEXT_LIMIT) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from breaker_store.cli.ending import run, say
+from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
-from breaker_store.cli.narrowing import AsJsonLines
+from breaker_store.cli.narrowing import AsJsonLines, ListLimit, say_how_many
 from breaker_store.cli.times import plain
 from breaker_store.core.events import CircuitState
 from breaker_store.settings import Location
@@ -38,7 +38,7 @@ def read_order(text: str) -> BreakerOrder:
     try:
         return BreakerOrder(text.replace("-", "_"))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither last-transition nor trips") from None
+        raise typer.BadParameter(f"{text!r} is none of last-transition, trips, user-id") from None
 
 
 def list_breakers(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -52,9 +52,10 @@ def list_breakers(  # noqa: PLR0913, PLR0917 - one parameter for each option
         str | None, typer.Option(metavar="TYPE", help="Only those whose last trip was by this type of error.")
     ] = None,
     sort: Annotated[
-        str, typer.Option(metavar="ORDER", help="last-transition, newest first; or trips, most first.")
+        str,
+        typer.Option(metavar="ORDER", help="last-transition, newest first; trips, most first; or user-id."),
     ] = "last-transition",
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: ListLimit = 50,
     as_json: AsJsonLines = False,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
@@ -69,10 +70,7 @@ def list_breakers(  # noqa: PLR0913, PLR0917 - one parameter for each option
             typer.echo(json.dumps(dataclasses.asdict(item), default=plain))
     elif items:
         _print_table(items)
-    else:
-        say("no breaker is like that")
-    if more:
-        say(f"there are more: these are the first {len(items):,}")
+    say_how_many(len(items), "breaker", more=more)
 
 
 async def _ask(location: Location, wanted: BreakerFilter) -> tuple[list[BreakerItem], bool]:

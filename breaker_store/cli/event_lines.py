@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Final
 
 from rich.console import Console
 from rich.text import Text
 
-from breaker_store.core.wording import printable
+from breaker_store.cli.times import to_milliseconds
+from breaker_store.core.wording import counted, printable
 from breaker_store.postgres.history import EventItem, TransitionItem
 
 STYLES: Final = {
@@ -28,7 +28,7 @@ def print_event(item: EventItem | TransitionItem, *, with_user: bool = False) ->
     """Print an event; `with_user` says whose, which a transition knows."""
     whose = [f"user {item.user_id}"] if with_user and isinstance(item, TransitionItem) else []
     line = Text.assemble(
-        (_time(item.at), "dim"),
+        (to_milliseconds(item.at), "dim"),
         "  ",
         (item.kind.ljust(_KIND_WIDTH), STYLES.get(item.kind, "")),
         "  ".join((*whose, *map(printable, describe(item)), "")),
@@ -54,7 +54,8 @@ def _describe_transition(item: TransitionItem) -> Iterator[str]:
     if item.causes:
         last = item.causes[-1]
         error = ": ".join(filter(None, (last.error_type, last.error_message)))
-        yield f"after {len(item.causes)} failures" + (f", the last: {error}" if error else "")
+        number = max(item.failure_count or 0, len(item.causes))
+        yield f"after {counted(number, 'failure')}" + (f", the last: {error}" if error else "")
 
 
 def _describe_event(item: EventItem) -> Iterator[str]:
@@ -69,7 +70,3 @@ def _describe_event(item: EventItem) -> Iterator[str]:
         yield f"{item.duration_ms:.1f} ms"
     if item.error_type or item.error_message:
         yield ": ".join(filter(None, (item.error_type, item.error_message)))
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1_000:03d}Z"

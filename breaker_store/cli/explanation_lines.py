@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Final, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from breaker_store.cli.times import to_milliseconds
 from breaker_store.core.fleet_verdict import FleetVerdict
 from breaker_store.core.wording import counted, printable, shortened, span
 from breaker_store.postgres.explanation_items import (
@@ -74,10 +74,13 @@ def _rows(item: ExplanationItem) -> Iterator[Row]:
 
 def _event(event: ExplainedEvent) -> str:
     superseded = ", superseded" if event.superseded else ""
-    return f"{event.id}, {event.kind} at {_time(event.at)}{superseded}"
+    return f"{event.id}, {event.kind} at {to_milliseconds(event.at)}{superseded}"
 
 
 def _failures(opening: ExplainedEvent) -> Iterator[Row]:
+    not_kept = opening.failure_count - len(opening.failures)
+    if opening.failures and not_kept > 0:
+        yield "failures", Text(f"{counted(not_kept, 'earlier one')}: not kept with it")
     left_out = len(opening.failures) - FAILURES_SHOWN
     if left_out > 0:
         yield "failures", Text(f"{counted(left_out, 'earlier one')}: see --json")
@@ -86,7 +89,7 @@ def _failures(opening: ExplainedEvent) -> Iterator[Row]:
 
 
 def _failure(failure: Cause) -> str:
-    parts = [_time(failure.at)]
+    parts = [to_milliseconds(failure.at)]
     if failure.operation:
         parts.append(printable(failure.operation))
     if failure.duration_ms is not None:
@@ -98,15 +101,20 @@ def _failure(failure: Cause) -> str:
 def _last_success(item: ExplanationItem) -> str:
     success = item.last_success
     if success is None:
-        return "none is kept from before the failures"
+        searched = "is among the 20,000 outcomes" if item.last_success_is_cut else "is kept from"
+        return f"none {searched} before it opened"
     operation = f", {printable(success.operation)}" if success.operation else ""
-    return f"{_time(success.at)}{operation} ({success.id})"
+    return f"{to_milliseconds(success.at)}{operation} ({success.id})"
 
 
 def _well(item: ExplanationItem) -> str:
-    if item.well_since is None or item.well_for_seconds is None:
+    opening = item.opened_by
+    if opening is not None and opening.from_state != "closed":
+        return "it was open already"
+    if opening is None or item.well_since is None or item.well_for_seconds is None:
         return "nothing is kept from before the failures"
-    return f"{_span(item.well_for_seconds)}, since {_time(item.well_since)}"
+    at_most = "at most " if opening.failure_count > len(opening.failures) else ""
+    return f"{at_most}{_span(item.well_for_seconds)}, since {to_milliseconds(item.well_since)}"
 
 
 def _policy(item: ExplanationItem) -> str:
@@ -127,7 +135,7 @@ def _since(since: SinceItem, *, kept: bool) -> str:
         f"{counted(since.probes_succeeded, 'good probe')}, {counted(since.probes_failed, 'failed probe')}"
     )
     if since.reopened:
-        parts.append(f"opened again {counted(since.reopened, 'time')}")
+        parts.append(f"opened again {at_least}{counted(since.reopened, 'time')}")
     parts.append(_ending(since))
     if not kept:
         parts.append("the outcomes of the day on which it opened are not kept any more")
@@ -138,9 +146,9 @@ def _ending(since: SinceItem) -> str:
     if since.ended_by is not None and since.recovered_after_seconds is not None:
         by = f" by {printable(since.ended_by.actor)}" if since.ended_by.actor else ""
         after = _span(since.recovered_after_seconds)
-        return f"{since.ended_by.kind}{by} at {_time(since.ended_by.at)}, after {after} ({since.ended_by.id})"
+        return f"{since.ended_by.kind}{by} at {to_milliseconds(since.ended_by.at)}, after {after} ({since.ended_by.id})"
     if since.may_try_at is not None:
-        return f"may try again from {_time(since.may_try_at)} on"
+        return f"may try again from {to_milliseconds(since.may_try_at)} on"
     return "not over"
 
 
@@ -152,8 +160,8 @@ def _around(around: AroundItem) -> str:
         if each.breakers
     )
     return (
-        f"{at_least}{around.opened_count:,} of the {around.breakers:,} breakers opened too, from {_time(around.since)} to "
-        f"{_time(around.until)}, {around.same_error_count:,} with the same error"
+        f"{at_least}{around.opened_count:,} of the {around.breakers:,} breakers opened too, from {to_milliseconds(around.since)} to "
+        f"{to_milliseconds(around.until)}, {around.same_error_count:,} with the same error"
         + (f" ({errors})" if errors else "")
         + f"; {around.same_error_before:,} with it in the hour before"
     )
@@ -161,23 +169,22 @@ def _around(around: AroundItem) -> str:
 
 def _recurrence(recurrence: RecurrenceItem) -> str:
     day, week = recurrence.trips_24_hours, recurrence.trips_7_days
+    all_of_them = (
+        "in all"
+        if recurrence.since is None
+        else f"since {to_milliseconds(recurrence.since)}, before which none was looked for"
+    )
     parts = [
-        f"{recurrence.trips:,} in all",
-        f"{day:,} in the 24 hours and {week:,} in the 7 days up to {_time(recurrence.up_to)}",
+        f"{recurrence.trips:,} {all_of_them}",
+        f"{day:,} in the 24 hours and {week:,} in the 7 days up to {to_milliseconds(recurrence.up_to)}",
     ]
     if recurrence.usual_hour_utc is not None:
         parts.append(f"usually about {recurrence.usual_hour_utc:02}:00 UTC")
     if recurrence.mean_seconds_to_recover is not None:
         mean = _span(recurrence.mean_seconds_to_recover)
         parts.append(f"over after {mean} on average of {recurrence.recoveries:,}")
-    if recurrence.is_cut:
-        parts.append("older ones were not looked at")
     return "; ".join(parts)
 
 
 def _span(seconds: float) -> str:
     return span(round(seconds * 1_000_000))
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1_000:03d}Z"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,10 +9,8 @@ import typer
 
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
-from breaker_store.cli.narrowing import read_kind
-from breaker_store.cli.times import read_time
+from breaker_store.cli.narrowing import Kinds, Since, Until, check_order
 from breaker_store.cli.user_id import read_user_id
-from breaker_store.core.events import Kind
 
 
 def export_events(  # noqa: PLR0913, PLR0917 - one parameter for each option
@@ -35,19 +32,9 @@ def export_events(  # noqa: PLR0913, PLR0917 - one parameter for each option
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace FILE if it is there, at the end.")
     ] = False,
-    kinds: Annotated[
-        list[Kind] | None,
-        typer.Option("--kind", parser=read_kind, metavar="KIND", help="Only this kind; may be repeated."),
-    ] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(
-            parser=read_time, metavar="TIME", help="From this time on; ISO 8601, UTC unless it says."
-        ),
-    ] = None,
-    until: Annotated[
-        datetime | None, typer.Option(parser=read_time, metavar="TIME", help="Before this time.")
-    ] = None,
+    kinds: Kinds = None,
+    since: Since = None,
+    until: Until = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -62,6 +49,7 @@ def export_events(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from breaker_store.cli.file_export import export_history  # noqa: PLC0415 - slow to import
     from breaker_store.postgres.exporting import ExportFilter  # noqa: PLC0415
 
+    check_order(since, until)
     wanted = ExportFilter(user_id, since, until, frozenset(kinds) if kinds else None)
     location = locate(database_url, data_dir)
     run(export_history(location, wanted, export_format, output, overwrite))

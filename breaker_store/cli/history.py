@@ -11,7 +11,7 @@ import typer
 
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
-from breaker_store.cli.narrowing import AsJsonLines, Kinds, Since, Until
+from breaker_store.cli.narrowing import AsJsonLines, Kinds, Since, Until, check_order
 from breaker_store.cli.times import plain
 from breaker_store.cli.user_id import UserId
 from breaker_store.settings import Location
@@ -41,6 +41,7 @@ def show_history(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """Show what happened to a user's breaker, newest first."""
     from breaker_store.postgres.queries import HistoryFilter  # noqa: PLC0415 - slow to import
 
+    check_order(since, until)
     wanted = HistoryFilter(since, until, frozenset(kinds) if kinds else None, limit)
     run(_show(locate(database_url, data_dir), user_id, wanted, transitions, as_json))
 

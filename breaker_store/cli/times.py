@@ -21,3 +21,8 @@ def read_time(text: str) -> datetime:
 def plain(value: object) -> str:
     """Write what JSON has no type for: times in UTC, and ids."""
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+
+
+def to_milliseconds(at: datetime) -> str:
+    """Write a time in UTC for people."""
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1_000:03d}Z"

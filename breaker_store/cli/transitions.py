@@ -10,7 +10,15 @@ import typer
 
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
-from breaker_store.cli.narrowing import AsJsonLines, Kinds, Since, Until
+from breaker_store.cli.narrowing import (
+    AsJsonLines,
+    ListLimit,
+    Since,
+    TransitionKinds,
+    Until,
+    check_order,
+    say_how_many,
+)
 from breaker_store.cli.times import plain
 from breaker_store.settings import Location
 
@@ -19,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def list_transitions(  # noqa: PLR0913, PLR0917 - one parameter for each option
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
-    kinds: Kinds = None,
+    limit: ListLimit = 50,
+    kinds: TransitionKinds = None,
     error: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Only those that this type of error led to.")
     ] = None,
@@ -34,6 +42,7 @@ def list_transitions(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """Show how the breakers of all users changed, newest first."""
     from breaker_store.postgres.transition_list import TransitionFilter  # noqa: PLC0415 - slow to import
 
+    check_order(since, until)
     wanted = TransitionFilter(since, until, frozenset(kinds) if kinds else None, error, actor, limit)
     run(_show(locate(database_url, data_dir), wanted, as_json))
 
@@ -50,3 +59,4 @@ async def _show(location: Location, wanted: TransitionFilter, as_json: bool) -> 
             typer.echo(json.dumps(dataclasses.asdict(item), default=plain))
         else:
             print_event(item, with_user=True)
+    say_how_many(len(page.items), "transition", more=page.next_cursor is not None)

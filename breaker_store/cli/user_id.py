@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-_BIGINTS = range(-(2**63), 2**63)
+from breaker_store.core.events import BIGINTS
 
 
 def read_user_id(text: str) -> int:
@@ -15,7 +15,7 @@ def read_user_id(text: str) -> int:
         user_id = int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a whole number") from None
-    if user_id not in _BIGINTS:
+    if user_id not in BIGINTS:
         raise typer.BadParameter(f"{text} is not a number of signed 64 bits")
     return user_id
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from breaker_store.core.events import CircuitState, EventId, Failure, Kind, Transition
+from breaker_store.core.events import ENDINGS, CircuitState, EventId, Failure, Kind, Transition
 
 
 class AlertKind(StrEnum):
@@ -25,7 +25,6 @@ class AlertKind(StrEnum):
 
 
 _BY_HAND: Final = {Kind.FORCED_OPEN: AlertKind.FORCED_OPEN, Kind.SUSPENDED: AlertKind.SUSPENDED}
-_ENDINGS: Final = (Kind.CLOSED, Kind.RESET, Kind.RELEASED, Kind.RESUMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def alert_kind(transition: Transition) -> AlertKind | None:
     """
     if transition.is_trip:
         return AlertKind.TRIPPED
-    if transition.kind in _ENDINGS:
+    if transition.kind in ENDINGS:
         return AlertKind.RECOVERED
     return _BY_HAND.get(transition.kind)
 

@@ -19,6 +19,9 @@ from uuid import UUID
 
 from breaker_store.core.policy import Policy
 
+BIGINTS: Final = range(-(2**63), 2**63)
+"""Users and whatever else is numbered, as Postgres stores it."""
+
 CAUSES_LIMIT = 50
 """How many failures a transition carries at most: the newest ones."""
 
@@ -62,6 +65,12 @@ class Kind(IntEnum):
 
 
 FIRST_TRANSITION_KIND = 10
+
+ENDINGS: Final = frozenset({Kind.CLOSED, Kind.RESET, Kind.RELEASED, Kind.RESUMED})
+"""The kinds of transitions with which a trouble ends, if there was one."""
+
+TROUBLES: Final = frozenset({Kind.OPENED, Kind.FORCED_OPEN, Kind.SUSPENDED})
+"""The kinds with which one begins, or goes on."""
 
 
 class Verdict(IntEnum):

@@ -1,8 +1,8 @@
 """Why a breaker is, or was, as it is: from the facts to one plain sentence, a verdict and an advice.
 
 What is explained is a transition. Most belong to a trip: from the opening on, through probes, to the ending. A trip is
-explained by the failures that it keeps itself, so that its sentence stays the same when retention has dropped the
-outcomes; what then can't be told any more is said to be gone.
+explained by the failures that it keeps itself, so that what opened it, and whose trouble it looks like, is told the same
+when retention has dropped the outcomes; what then can't be told any more is said to be gone.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ WINDOW_US: Final = MINUTES_AROUND * 60 * 1_000_000
 HOUR_BEFORE_US: Final = 3_600 * 1_000_000
 """How much of the time before that tells what is usual."""
 
+SHORTEST_US: Final = 60 * 1_000_000
+
 MANY: Final = 3
 TIMES_USUAL: Final = 3
 MANY_BEFORE: Final = 10
@@ -35,12 +37,14 @@ RULE: Final = (
     f"everybody: at least {MANY} others have it (two, if there are only two others), and at least {TIMES_USUAL} times "
     "as many as usual, which is what ten minutes of that hour had on average. "
     "several_troubles: neither, but that many share the type of an earlier one of its failures. "
-    "unclear: anything else."
+    "unclear: anything else. If there are too many to look at all of them, the nearest are; and if those are of less than "
+    "a minute, what is not found among them is unclear too."
 )
 
 LIMITS: Final = (
     "The same type of error does not prove the same cause, and one cause can show as several types. "
-    "A bot that makes no calls does not trip, so others that are quiet prove nothing; how many were calling is not known."
+    "A bot that makes no calls does not trip, so others that are quiet prove nothing; how many were calling is not known. "
+    "How many breakers there are is told as of now, not of then."
 )
 
 
@@ -87,6 +91,11 @@ class Around:
         """How many others trip with this error in a time as long as the window."""
         return self.same_before * (2 * WINDOW_US) / self.before_us if self.before_us > 0 else 0.0
 
+    @property
+    def is_short(self) -> bool:
+        """Whether so little of the window was looked at that what is not in it proves nothing."""
+        return self.is_cut and self.until - self.since < SHORTEST_US
+
     def shared(self, error_type: str | None) -> int:
         return 0 if error_type is None else self.by_error.get(error_type, 0)
 
@@ -118,7 +127,7 @@ def judge(failures: tuple[Failure, ...], around: Around) -> Judgement:
         verdict, finding, advice = _everybody(same, around)
     elif earlier := _shared_earlier(failures, around):
         verdict, finding, advice = _several(earlier, around)
-    elif same or around.same_before >= MANY_BEFORE:
+    elif same or around.same_before >= MANY_BEFORE or around.is_short:
         verdict, finding, advice = _unclear(same, around)
     else:
         verdict, finding, advice = _this_bot(around)
@@ -167,7 +176,9 @@ def _several(earlier: str, around: Around) -> tuple[FleetVerdict, str, str]:
 
 def _unclear(same: int, around: Around) -> tuple[FleetVerdict, str, str]:
     before = f"{around.same_before:,} did in the hour before that"
-    if same == 0:
+    if same == 0 and around.is_short:
+        finding = f"{_within(0, around)} with this error, too short a time to tell whose trouble it is"
+    elif same == 0:
         finding = f"{_within(0, around)} with this error, but {before}, so whose trouble it is can't be told"
     elif _are_many(same, around):
         finding = (

@@ -7,27 +7,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from breaker_store.core.events import CircuitState, Kind
+from breaker_store.core.events import ENDINGS, CircuitState, Kind
 from breaker_store.core.wording import hour_of_day
 
 DAY_US: Final = 24 * 3_600 * 1_000_000
 WEEK_US: Final = 7 * DAY_US
 
-ENDINGS: Final = frozenset({Kind.CLOSED, Kind.RESET, Kind.RELEASED, Kind.RESUMED})
-"""The kinds of transitions with which a trip ends."""
-
-FEWEST_FOR_AN_HOUR: Final = 5
+FEWEST_HOURS: Final = 5
+FEWEST_DAYS: Final = 3
 
 HOUR_RULE: Final = (
-    f"The usual hour is named if there are at least {FEWEST_FOR_AN_HOUR} trips, and at least half of them are in that "
-    "hour of the day (UTC), the one before or the one after."
+    f"The usual hour is named if it tripped in at least {FEWEST_HOURS} different hours of at least {FEWEST_DAYS} days, "
+    "and at least half of them are that hour of the day (UTC), the one before or the one after."
 )
 
 
 class Step(NamedTuple):
-    """A transition of the chain, as far as trips go; `kind` is None for one that a newer version wrote."""
+    """A transition, as far as trips go. Between two endings only the first opening matters: others may be left out."""
 
-    kind: Kind | None
+    kind: Kind
     at: int
 
 
@@ -37,23 +35,26 @@ class Recurrence:
 
     Attributes:
         up_to: the moment.
-        in_day, in_week: trips in the 24 hours and the 7 days up to it.
-        trips: all trips that were looked at, `since` when; `is_cut` if there may be older ones. Then the two numbers
-            before are lower bounds, if `since` is later than where they begin.
+        since: from when on trips were looked at; None if all were.
+        in_day, in_week: trips in the 24 hours and the 7 days up to it; at least so many if `since` is later than that.
+        trips: all that were looked at.
         usual_hour: see `HOUR_RULE`; None if there is none.
         mean_recovery_us: from a trip to its end, over `recoveries` trips that have ended; None if none has.
 
     """
 
     up_to: int
+    since: int | None
     in_day: int
     in_week: int
     trips: int
     usual_hour: int | None
     mean_recovery_us: int | None
     recoveries: int
-    since: int | None = None
-    is_cut: bool = False
+
+    @property
+    def week_is_cut(self) -> bool:
+        return self.since is not None and self.since > self.up_to - WEEK_US
 
 
 class _Trip(NamedTuple):
@@ -67,14 +68,13 @@ def recur(steps: Sequence[Step], up_to: int, *, is_cut: bool = False) -> Recurre
     spans = [trip.ended_at - trip.at for trip in trips if trip.ended_at is not None]
     return Recurrence(
         up_to=up_to,
+        since=steps[0].at if is_cut and steps else None,
         in_day=sum(trip.at > up_to - DAY_US for trip in trips),
         in_week=sum(trip.at > up_to - WEEK_US for trip in trips),
         trips=len(trips),
         usual_hour=_usual_hour([trip.at for trip in trips]),
         mean_recovery_us=sum(spans) // len(spans) if spans else None,
         recoveries=len(spans),
-        since=steps[0].at if steps else None,
-        is_cut=is_cut,
     )
 
 
@@ -95,12 +95,14 @@ def _trips(steps: Iterable[Step], is_cut: bool) -> list[_Trip]:
 
 
 def _usual_hour(times: Sequence[int]) -> int | None:
-    if len(times) < FEWEST_FOR_AN_HOUR:
+    # Each hour once: many trips in one are one incident.
+    tripped = {(at // DAY_US, hour_of_day(at)) for at in times}
+    if len(tripped) < FEWEST_HOURS or len({day for day, _ in tripped}) < FEWEST_DAYS:
         return None
-    hours = Counter(map(hour_of_day, times))
+    hours = Counter(hour for _, hour in tripped)
 
     def around(hour: int) -> int:
         return hours[(hour - 1) % 24] + hours[hour] + hours[(hour + 1) % 24]
 
     best = max(range(24), key=lambda hour: (around(hour), hours[hour], -hour))
-    return best if 2 * around(best) >= len(times) else None
+    return best if 2 * around(best) >= len(tripped) else None

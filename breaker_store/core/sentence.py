@@ -181,7 +181,9 @@ def _well(facts: Facts) -> str | None:
         return None
     if facts.well_since is None or facts.well_for_us is None:
         return "nothing is kept from before these failures"
-    return f"it had been well for {span(facts.well_for_us)}, since {_SINCE_WHAT[facts.well_since.ended_by]}"
+    at_most = "at most " if facts.failures_are_cut else ""
+    since = _SINCE_WHAT[facts.well_since.ended_by]
+    return f"it had been well for {at_most}{span(facts.well_for_us)}, since {since}"
 
 
 def _standing(facts: Facts) -> str | None:
@@ -195,6 +197,8 @@ def _standing(facts: Facts) -> str | None:
     if times == 0:
         return f"it {_now(facts)}"
     often = "once" if times == 1 else counted(times, "time")
+    if facts.aftermath.reopened_is_lower_bound:
+        often = f"at least {often}"
     return f"it has opened again {often} since, after failed probes, and {_now(facts)}"
 
 
@@ -226,4 +230,5 @@ def _how_often(facts: Facts, recurrence: Recurrence) -> str | None:
     if recurrence.in_week < OFTEN:
         return None
     up_to = "now" if facts.is_latest else "then"
-    return f"it tripped {counted(recurrence.in_week, 'time')} in the 7 days up to {up_to}"
+    at_least = "at least " if recurrence.week_is_cut else ""
+    return f"it tripped {at_least}{counted(recurrence.in_week, 'time')} in the 7 days up to {up_to}"

@@ -39,15 +39,23 @@ from breaker_store.postgres.stored_events import read_policy
 
 
 class BreakerOrder(StrEnum):
-    """In which order breakers are listed; both begin with the greatest."""
+    """In which order breakers are listed; all begin with the greatest.
+
+    A breaker that changes while the pages are read jumps to the front of the first two, and may be in none of the pages
+    that are left. By USER_ID each breaker that was there all along comes once.
+    """
 
     LAST_TRANSITION = "last_transition"
     TRIPS = "trips"
+    USER_ID = "user_id"
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerCursor:
-    """The breaker that a page ended with. `key` is its trips, or the Unix microseconds of its last transition."""
+    """The breaker that a page ended with.
+
+    `key` is its trips, its user, or the Unix microseconds of its last transition: None if it had none.
+    """
 
     order: BreakerOrder
     key: int | None
@@ -65,7 +73,7 @@ class BreakerCursor:
 
         """
         key, user_id = read_cursor(order, text, 2)
-        if user_id is None or (key is None and order is BreakerOrder.TRIPS):
+        if user_id is None or (key is None and order is not BreakerOrder.LAST_TRANSITION):
             raise CursorError
         cursor = cls(order, key, user_id)
         cursor.place()
@@ -86,9 +94,9 @@ class BreakerCursor:
     def _literal_key(self) -> ColumnElement[Any]:
         if self.key is None:
             return _NEVER
-        if self.order is BreakerOrder.TRIPS:
-            return literal(self.key, BigInteger)
-        return literal(to_datetime(self.key), DateTime(timezone=True))
+        if self.order is BreakerOrder.LAST_TRANSITION:
+            return literal(to_datetime(self.key), DateTime(timezone=True))
+        return literal(self.key, BigInteger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,7 @@ _NEVER: Final[ColumnElement[Any]] = literal_column("'-infinity'::timestamptz")
 _KEYS: Final[Mapping[BreakerOrder, ColumnElement[Any]]] = {
     BreakerOrder.LAST_TRANSITION: func.coalesce(_COLUMNS.since, _NEVER),
     BreakerOrder.TRIPS: _COLUMNS.trips,
+    BreakerOrder.USER_ID: _COLUMNS.user_id,
 }
 _REMAINING: Final = cast(extract("epoch", _COLUMNS.retry_at - func.clock_timestamp()), Double)
 
@@ -172,8 +181,8 @@ def select_breakers(wanted: BreakerFilter) -> Select[Any]:
 
 
 def _cursor_at(order: BreakerOrder, row: RowMapping) -> BreakerCursor:
-    if order is BreakerOrder.TRIPS:
-        return BreakerCursor(order, row["trips"], row["user_id"])
+    if order is not BreakerOrder.LAST_TRANSITION:
+        return BreakerCursor(order, row[order.value], row["user_id"])
     since = row["since"]
     return BreakerCursor(order, None if since is None else microseconds(since), row["user_id"])
 

@@ -1,18 +1,16 @@
 """Where a page ended, as a text that is handed back for the next one.
 
-A page ends at something that stays where it is (an event, a breaker under a sort order), not at a number of rows. The
-text is opaque and safe in an address; nothing but what was given out is taken back.
+A page ends at an event, or at a place in a sort order, not after a number of rows: what is added in between shifts nothing.
+The text is opaque and safe in an address; nothing but what was given out is taken back.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Final
 
+from breaker_store.core.events import BIGINTS
 from breaker_store.errors import StoreError
-
-BIGINTS: Final = range(-(2**63), 2**63)
 
 
 class CursorError(StoreError):
@@ -20,6 +18,11 @@ class CursorError(StoreError):
 
     def __init__(self) -> None:
         super().__init__(type(self).__doc__)
+
+
+def write_optional(cursor: object | None) -> str | None:
+    """Write a page's next cursor, of whatever list; None stays None."""
+    return None if cursor is None else str(cursor)
 
 
 def write_cursor(kind: str, *numbers: int | None) -> str:

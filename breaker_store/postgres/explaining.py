@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from breaker_store.core.events import CircuitState, EventId, Kind, Transition
+from breaker_store.core.events import ENDINGS, CircuitState, EventId, Kind, Transition
 from breaker_store.core.explanation import explain
 from breaker_store.core.facts import Aftermath, Facts, Success, WellSince
 from breaker_store.core.fleet_verdict import HOUR_BEFORE_US, WINDOW_US, Around
@@ -24,10 +24,10 @@ from breaker_store.core.recurrence import Step
 from breaker_store.errors import StoreError, UnknownBreakerError
 from breaker_store.ports import StoredBreaker
 from breaker_store.postgres import explaining_sql as sql
-from breaker_store.postgres import loading
+from breaker_store.postgres import loading, queries
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.explanation_items import ExplanationItem, explanation_item
-from breaker_store.postgres.stored_events import is_known_kind, read_transition
+from breaker_store.postgres.stored_events import read_transition
 
 
 class UnknownTransitionError(StoreError):
@@ -56,8 +56,7 @@ async def why(connection: AsyncConnection, user_id: int, event_id: EventId | Non
         UnknownTransitionError: the event is no transition of theirs.
 
     """
-    driver_connection = (await connection.get_raw_connection()).driver_connection
-    assert driver_connection is not None  # noqa: S101 - it is open
+    driver_connection = await queries.driver_connection_of(connection)
     async with driver_connection.transaction(isolation="repeatable_read", readonly=True):
         await driver_connection.execute(sql.BY_INDEX)
         facts = await _Reading(driver_connection, user_id).facts(event_id)
@@ -107,24 +106,25 @@ class _Reading:
 
     async def _with_steps(self, facts: Facts, version: int) -> Facts:
         rows = await self._connection.fetch(sql.STEPS, self._user_id, version)
-        steps = [
-            Step(Kind(row["kind"]) if is_known_kind(row["kind"]) else None, microseconds(row["occurred_at"]))
-            for row in reversed(rows[: sql.STEPS_LIMIT])
-        ]
-        return replace(facts, steps=tuple(steps), steps_are_cut=len(rows) > sql.STEPS_LIMIT)
+        steps = tuple(Step(Kind(row["kind"]), microseconds(row["occurred_at"])) for row in rows)
+        endings = sum(step.kind in ENDINGS for step in steps)
+        return replace(facts, steps=steps, steps_are_cut=endings > sql.ENDINGS_LIMIT)
 
     async def _with_past(self, facts: Facts, ending_before: Transition | None) -> Facts:
         """Add what was before the opening: the last success, and since when it was well."""
         began_at = facts.trouble_began_at
         assert began_at is not None  # noqa: S101 - there is an opening
-        row = await self._connection.fetchrow(sql.LAST_SUCCESS, self._user_id, to_datetime(began_at))
+        before = self._user_id, to_datetime(began_at)
+        row = await self._connection.fetchrow(sql.LAST_SUCCESS, *before)
+        is_cut = row is None and await self._connection.fetchval(sql.HAS_MORE, *before)
         if ending_before is not None:
             well_since = WellSince(ending_before.at, ending_before.kind)
         else:
             well_since = WellSince(
                 microseconds(await self._connection.fetchval(sql.FIRST_EVENT, self._user_id)), None
             )
-        return replace(facts, last_success=None if row is None else _success(row), well_since=well_since)
+        last_success = None if row is None else _success(row)
+        return replace(facts, last_success=last_success, success_is_cut=is_cut, well_since=well_since)
 
     async def _with_aftermath(self, facts: Facts, origin: Transition, ending: Transition | None) -> Facts:
         """Add what happened since the opening."""
@@ -141,6 +141,7 @@ class _Reading:
             probes_succeeded=outcomes["probes_succeeded"],
             probes_failed=outcomes["probes_failed"],
             reopened=steps["reopened"],
+            reopened_is_lower_bound=steps["looked_at"] == sql.REOPENINGS_LIMIT,
             is_lower_bound=is_cut or not kept,
             ending=ending,
         )

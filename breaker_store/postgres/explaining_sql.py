@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from breaker_store.core.events import Kind
-from breaker_store.core.recurrence import ENDINGS
+from breaker_store.core.events import ENDINGS, TROUBLES, Kind
 
 ROWS_EACH_WAY: Final = 20_000
 """How many transitions of all breakers are looked at before a trip, after it, and in the hour before both."""
 
-STEPS_LIMIT: Final = 2_000
-"""How many of a breaker's own transitions are looked at for how its trips recur."""
+ENDINGS_LIMIT: Final = 1_000
+"""How many of a breaker's recoveries are looked at for how its trips recur."""
 
 OUTCOMES_LIMIT: Final = 20_000
 """How many outcomes after an opening are counted, and how many before it are searched for a success."""
@@ -20,8 +19,9 @@ REOPENINGS_LIMIT: Final = 10_000
 """How many transitions after an opening are searched for reopenings."""
 
 ANY_VERSION: Final = 2**31 - 1
-_ENDINGS: Final = ", ".join(str(int(kind)) for kind in sorted(ENDINGS))
+_ENDINGS: Final = ", ".join(map(str, sorted(map(int, ENDINGS))))
 _OPENINGS: Final = f"{int(Kind.OPENED)}, {int(Kind.FORCED_OPEN)}"
+_TROUBLES: Final = ", ".join(map(str, sorted(map(int, TROUBLES))))
 
 # Every statement here is served by an index and stops early; one of a fleet that is in trouble right now is planned with
 # statistics of a time when it was well, and a scan of a whole day would look cheaper.
@@ -38,7 +38,8 @@ SELECT * FROM breaker_transitions WHERE user_id = $1 AND position IS NOT NULL AN
 """
 
 # The newest opening up to a version, back to the first one after the breaker was last well, unless it was opened by
-# hand; the ending before that, and the one that followed. By kinds alone, which the index holds: details may be long.
+# hand; the ending of the trouble before that, which may be followed by more of them that ended nothing, and the one that
+# followed. By kinds alone, which the index holds: details may be long.
 EPISODE = f"""
 WITH chain AS NOT MATERIALIZED (
     SELECT version, kind FROM breaker_transitions WHERE user_id = $1 AND position IS NOT NULL
@@ -62,7 +63,12 @@ SELECT
     origin.version AS origin,
     (
         SELECT version FROM chain
-        WHERE version < origin.version AND kind IN ({_ENDINGS}) ORDER BY version DESC LIMIT 1
+        WHERE version < origin.version AND kind IN ({_ENDINGS}) AND version > (
+            SELECT version FROM chain
+            WHERE version < origin.version AND kind IN ({_TROUBLES})
+            ORDER BY version DESC LIMIT 1
+        )
+        ORDER BY version LIMIT 1
     ) AS ending_before,
     (
         SELECT version FROM chain
@@ -104,6 +110,14 @@ SELECT * FROM (
 WHERE kind = 1
 ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC
 LIMIT 1
+"""
+
+HAS_MORE = f"""
+SELECT EXISTS (
+    SELECT FROM breaker_outcomes
+    WHERE user_id = $1 AND occurred_at <= $2
+    ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC OFFSET {OUTCOMES_LIMIT} LIMIT 1
+)
 """
 
 FIRST_EVENT = """
@@ -151,8 +165,31 @@ LIMIT 60
 
 SAME_BEFORE = f"SELECT count(DISTINCT user_id) FROM ({_TRIPS}) AS trips WHERE error_type = $4"
 
+# The endings, and the first opening after each. What is between, a probe and a reopening a minute of a bot that stays
+# broken, is passed by.
 STEPS = f"""
+WITH ending AS MATERIALIZED (
+    SELECT version FROM breaker_transitions
+    WHERE user_id = $1 AND position IS NOT NULL AND version <= $2 AND kind IN ({_ENDINGS})
+    ORDER BY version DESC LIMIT {ENDINGS_LIMIT + 1}
+), beginning AS (
+    SELECT version, lead(version, 1, $2) OVER (ORDER BY version) AS up_to FROM (
+        SELECT version FROM ending
+        UNION ALL
+        SELECT 0 WHERE (SELECT count(*) FROM ending) <= {ENDINGS_LIMIT}
+    ) AS first
+), opening AS (
+    SELECT (
+        SELECT version FROM breaker_transitions
+        WHERE user_id = $1 AND position IS NOT NULL AND kind IN ({_OPENINGS})
+            AND version > beginning.version AND version <= beginning.up_to
+        ORDER BY version LIMIT 1
+    ) AS version
+    FROM beginning
+), step AS MATERIALIZED (
+    SELECT version FROM ending UNION SELECT version FROM opening
+)
 SELECT kind, occurred_at FROM breaker_transitions
-WHERE user_id = $1 AND position IS NOT NULL AND version <= $2
-ORDER BY version DESC LIMIT {STEPS_LIMIT + 1}
+WHERE user_id = $1 AND position IS NOT NULL AND version = ANY(ARRAY(SELECT version FROM step))
+ORDER BY version
 """

@@ -112,17 +112,18 @@ class RecurrenceItem:
 
     Attributes:
         up_to: the moment up to which they are counted: now, or the event that was asked for.
-        trips: all that were looked at; `is_cut` if there are older ones.
+        since: from when on they were looked at; null if all were. Numbers that begin before are lower bounds.
+        trips: all that were looked at.
         usual_hour_utc: null if there is none by `hour_rule`.
         mean_seconds_to_recover: over `recoveries` trips that have ended.
 
     """
 
     up_to: datetime
+    since: datetime | None
     trips_24_hours: int
     trips_7_days: int
     trips: int
-    is_cut: bool
     usual_hour_utc: int | None
     hour_rule: str
     mean_seconds_to_recover: float | None
@@ -142,8 +143,12 @@ class ExplanationItem:
         opened_by: the opening that the event belongs to, often the event itself; null if it belongs to none.
         outcomes_are_kept: whether the outcomes of that day are still stored; what is told without them is not less
             true, but the last success and the numbers since may be missing.
-        well_since: when its last trip ended, or its first kept event; null if nothing is known from before.
-        well_for_seconds: from then to the first of the failures.
+        last_success: before the failures; null if none is kept, or `last_success_is_cut`: it is not among the 20,000
+            outcomes before them, and no more are searched.
+        well_since: when its last trouble ended, or its first kept event; null if nothing is known from before, or if it
+            was not well.
+        well_for_seconds: from then to the first of the failures that are kept with the opening: at most so long if its
+            `failure_count` says that there were more.
         policy: the rules that were in force at the event, or are now.
 
     """
@@ -159,6 +164,7 @@ class ExplanationItem:
     opened_by: ExplainedEvent | None
     outcomes_are_kept: bool
     last_success: SuccessItem | None
+    last_success_is_cut: bool
     well_since: datetime | None
     well_for_seconds: float | None
     policy: dict[str, Any]
@@ -184,6 +190,7 @@ def explanation_item(facts: Facts, explanation: Explanation) -> ExplanationItem:
         opened_by=_event(facts.origin),
         outcomes_are_kept=facts.outcomes_are_kept,
         last_success=facts.last_success and _success(facts.last_success),
+        last_success_is_cut=facts.success_is_cut,
         well_since=None if well_since is None else to_datetime(well_since.at),
         well_for_seconds=_seconds(facts.well_for_us),
         policy=rules.policy.to_document(),
@@ -245,7 +252,7 @@ def _since(facts: Facts) -> SinceItem | None:
         reopened=aftermath.reopened,
         is_lower_bound=aftermath.is_lower_bound,
         ended_by=_event(ending),
-        recovered_after_seconds=None if ending is None else _seconds(ending.at - facts.origin.at),
+        recovered_after_seconds=None if ending is None else _seconds(max(0, ending.at - facts.origin.at)),
         may_try_at=to_datetime(facts.state.retry_at) if waits and facts.state.retry_at is not None else None,
         remaining_seconds=_seconds(remaining_us),
     )
@@ -271,10 +278,10 @@ def _around(around: Around | None, judgement: Judgement | None) -> AroundItem | 
 def _recurrence(recurrence: Recurrence) -> RecurrenceItem:
     return RecurrenceItem(
         up_to=to_datetime(recurrence.up_to),
+        since=None if recurrence.since is None else to_datetime(recurrence.since),
         trips_24_hours=recurrence.in_day,
         trips_7_days=recurrence.in_week,
         trips=recurrence.trips,
-        is_cut=recurrence.is_cut,
         usual_hour_utc=recurrence.usual_hour,
         hour_rule=HOUR_RULE,
         mean_seconds_to_recover=_seconds(recurrence.mean_recovery_us),

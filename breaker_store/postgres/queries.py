@@ -48,8 +48,9 @@ _SESSION: Final = "SET statement_timeout = '10s'; SET default_transaction_read_o
 _POOL_SIZE: Final = 10
 _POOL_SECONDS: Final = 5.0
 
-# The connection broke, transactions stood in each other's way, or the server is short of something or busy.
-_PASSING_TROUBLE: Final = ("08", "40", "53", "55", "57")
+# The connection broke, transactions stood in each other's way, or the server is short of something or busy; or a
+# migration has just changed what a prepared statement gives.
+_PASSING_TROUBLE: Final = ("08", "40", "53", "55", "57", "0A000")
 
 _HISTORY: Final = "1"
 """Marks cursors of a history; it counts their versions."""
@@ -173,13 +174,18 @@ def unavailable_if_lost() -> Iterator[None]:
     """Turn what SQLAlchemy and the driver raise, when the database is away or busy, into a LogUnavailableError."""
     try:
         yield
-    except exc.DBAPIError as error:
-        state = getattr(error.orig, "sqlstate", None) or ""
-        if error.connection_invalidated or state.startswith(_PASSING_TROUBLE):
-            raise LogUnavailableError(described(error.orig or error)) from error
-        raise
-    except (OSError, TimeoutError, exc.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (exc.DBAPIError, asyncpg.PostgresError) as error:
+        original = (isinstance(error, exc.DBAPIError) and error.orig) or error
+        if not _will_pass(original) and not getattr(error, "connection_invalidated", False):
+            raise
+        raise LogUnavailableError(described(original)) from error
+    except (OSError, TimeoutError, exc.TimeoutError, asyncpg.InterfaceError) as error:
         raise LogUnavailableError(described(error)) from error
+
+
+def _will_pass(error: BaseException) -> bool:
+    """Tell trouble of the database's from a wrong question, which would be wrong again."""
+    return (getattr(error, "sqlstate", None) or "").startswith(_PASSING_TROUBLE)
 
 
 _SELECT_COUNTS: Final = select(
@@ -214,7 +220,7 @@ async def breaker_state(connection: AsyncConnection, user_id: int) -> StateDict:
         UnknownBreakerError: nothing is stored of this user.
 
     """
-    stored = await loading.read_breaker(await _driver_connection(connection), user_id, None)
+    stored = await loading.read_breaker(await driver_connection_of(connection), user_id, None)
     if stored is None:
         raise UnknownBreakerError(user_id)
     return describe(stored)
@@ -271,7 +277,7 @@ async def _page(
     source: _Source,
     read_item: Callable[[asyncpg.Record], Item],
 ) -> Page[Item, Cursor]:
-    driver_connection = await _driver_connection(connection)
+    driver_connection = await driver_connection_of(connection)
     statement, values = _select_history(source, user_id, history_filter)
     rows = await driver_connection.fetch(statement, *values)
     if not rows and not await driver_connection.fetchval(_IS_KNOWN, user_id):
@@ -282,8 +288,8 @@ async def _page(
     return Page([read_item(row) for row in items], next_cursor)
 
 
-async def _driver_connection(connection: AsyncConnection | Connection) -> Connection:
-    """Give asyncpg's own connection, for statements that are text."""
+async def driver_connection_of(connection: AsyncConnection | Connection) -> Connection:
+    """Give asyncpg's own connection, for statements that are text; in the transaction that SQLAlchemy has begun."""
     if not isinstance(connection, AsyncConnection):
         return connection
     driver_connection: Connection | None = (await connection.get_raw_connection()).driver_connection

@@ -129,6 +129,11 @@ transitions = Table(
         postgresql_include=["generation", "era", "writer_id", "writer_seq", "kind"],
         postgresql_where=text("position IS NOT NULL"),
     ),
+    Index(
+        "breaker_transitions_endings",
+        *("user_id", "version"),
+        postgresql_where=text("position IS NOT NULL AND kind IN (12, 13, 15, 18)"),
+    ),
     Index("breaker_transitions_identity", "writer_id", "writer_seq", unique=True),
     Index("breaker_transitions_time", "occurred_at", "position"),
     Index(
@@ -206,7 +211,7 @@ states = Table(
         postgresql_where=text("trip_error IS NOT NULL"),
     ),
     comment="What the events say of each breaker: one row a breaker, made by its first event",
-    # Room in each page, so that a change of state stays in it and touches no index.
+    # Room in each page, so that a counted failure, which changes no column of an index, stays in it.
     postgresql_with={"fillfactor": "80"},
 )
 

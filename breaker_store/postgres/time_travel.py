@@ -21,7 +21,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import asyncpg
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -34,7 +33,7 @@ from breaker_store.ports import StoredBreaker
 from breaker_store.postgres.codec import DETAILS_VERSION, microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.horizon import FutureError, check_count, check_horizon
-from breaker_store.postgres.queries import IDS_LIMIT, Summary, describe
+from breaker_store.postgres.queries import IDS_LIMIT, Summary, describe, driver_connection_of
 from breaker_store.postgres.stored_events import KNOWN_KINDS, read_outcome, read_policy, read_transition
 from breaker_store.runtime.told_state import StateDict
 
@@ -158,9 +157,7 @@ async def _begin(connection: AsyncConnection, at: datetime) -> Connection:
     now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
     if at > now:
         raise FutureError(at)
-    driver_connection = (await connection.get_raw_connection()).driver_connection
-    if driver_connection is None:  # never, of a connection that has just answered
-        raise asyncpg.InterfaceError("the connection is closed")
+    driver_connection = await driver_connection_of(connection)
     await check_horizon(driver_connection, at)
     return driver_connection
 

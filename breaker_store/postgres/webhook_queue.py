@@ -19,7 +19,7 @@ from uuid import uuid4
 import asyncpg
 
 from breaker_store.core.alerting import AlertKind, Notice, alert_kind, notice_of
-from breaker_store.core.events import EventId
+from breaker_store.core.events import ENDINGS, TROUBLES, EventId
 from breaker_store.errors import LogUnavailableError, StoreError
 from breaker_store.ports import UserTransition
 from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
@@ -32,6 +32,9 @@ PAGE: Final = 50
 """How many transitions are read at a time: others wait while they are being parsed."""
 
 _ERROR_LIMIT: Final = 500
+
+_ENDINGS = ", ".join(map(str, sorted(map(int, ENDINGS))))
+_TROUBLES = ", ".join(map(str, sorted(map(int, TROUBLES))))
 
 _PLACE = "position, writer_id, writer_seq, window_to, window_mark"
 
@@ -109,7 +112,7 @@ CROSS JOIN LATERAL (
     SELECT coalesce(max(version), 0) AS version FROM (
         SELECT version FROM breaker_transitions
         WHERE user_id = recovery.user_id AND version < recovery.version AND position IS NOT NULL
-            AND kind IN (12, 13, 15, 18)
+            AND kind IN ({_ENDINGS})
         ORDER BY version DESC
         LIMIT 1
     ) AS last_ending
@@ -118,7 +121,7 @@ CROSS JOIN LATERAL (
     (
         SELECT version FROM breaker_transitions
         WHERE user_id = recovery.user_id AND version > well.version AND version < recovery.version
-            AND position IS NOT NULL AND kind IN (10, 14, 17)
+            AND position IS NOT NULL AND kind IN ({_TROUBLES})
         ORDER BY version
         LIMIT 1
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
-from breaker_store.core.events import CircuitState
+from breaker_store.core.events import BIGINTS, CircuitState
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
 from breaker_store.runtime.breaker import CircuitBreaker
@@ -15,8 +15,6 @@ from breaker_store.runtime.surroundings import Surroundings
 from breaker_store.runtime.told_state import StateDict
 
 logger = logging.getLogger(__name__)
-
-USER_IDS = range(-(2**63), 2**63)
 
 
 class CircuitBreakerRegistry:
@@ -127,7 +125,7 @@ class CircuitBreakerRegistry:
     def _make(self, user_id: int) -> CircuitBreaker:
         if not isinstance(user_id, int) or isinstance(user_id, bool):
             raise TypeError(f"a user id is an int, not {user_id!r}")
-        if user_id not in USER_IDS:
+        if user_id not in BIGINTS:
             raise ValueError(f"a user id fits in signed 64 bits, unlike {user_id}")
         return self._breakers.get(user_id) or self._new(user_id)
 

@@ -41,6 +41,9 @@ INDEXES = {
     "breaker_states_by_trips": "breaker_states (trips, user_id)",
     "breaker_states_by_trip_error": "breaker_states (trip_error, coalesce(since, '-infinity'), user_id)"
     " WHERE trip_error IS NOT NULL",
+    # How trips began and ended, past a bot that stays broken: it opens again each minute, perhaps for weeks.
+    "breaker_transitions_endings": "breaker_transitions (user_id, version)"
+    " WHERE position IS NOT NULL AND kind IN (12, 13, 15, 18)",
     "breaker_transitions_by_kind": "breaker_transitions (kind, occurred_at, position) WHERE position IS NOT NULL",
     # An entry of an index has to fit into a third of a page, and an actor may be 2,000 characters long.
     "breaker_transitions_by_actor": "breaker_transitions (left(details ->> 'actor', 200), occurred_at, position)"

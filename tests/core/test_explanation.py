@@ -89,6 +89,12 @@ def test_reopenings_are_counted():
     )
 
 
+def test_more_reopenings_than_are_counted_are_at_least_so_many():
+    aftermath = Aftermath(reopened=5_000, reopened_is_lower_bound=True)
+    scenario = tripped().wait(60).fail()
+    assert "; it has opened again at least 5,000 times since, " in sentence(scenario, aftermath=aftermath)
+
+
 def test_a_recovery_ends_the_matter():
     scenario = tripped().wait(60).succeed().succeed()
     found = explained(scenario, aftermath=Aftermath(ending=transitions(scenario)[-1]))
@@ -184,6 +190,24 @@ def test_of_more_failures_than_are_kept_the_last_are_told():
     )
 
 
+def test_with_more_failures_than_are_kept_it_was_well_for_less_than_up_to_the_kept_ones():
+    scenario = tripped()
+    causes = tuple(failure(None, number) for number in range(CAUSES_LIMIT))
+    opening = replace(transitions(scenario)[0], causes=causes, failure_count=150)
+    well_since = WellSince(START - 10 * SECOND, Kind.CLOSED)
+    facts = Facts(USER, scenario.now, opening, opening, scenario.state, well_since=well_since)
+    assert "; it had been well for at most 10 s, since its last recovery; " in explain(facts).sentence
+
+
+def test_what_was_opened_by_hand_on_top_of_a_trip_had_not_been_well():
+    scenario = tripped()
+    forced = replace(transitions(scenario)[0], kind=Kind.FORCED_OPEN, from_state=CircuitState.OPEN)
+    facts = Facts(
+        USER, scenario.now, forced, forced, scenario.state, well_since=WellSince(START, Kind.CLOSED)
+    )
+    assert facts.well_for_us is None
+
+
 def test_a_trip_without_causes_says_so():
     assert "after 5 failures in a row, which are not kept with it" in with_causes(failure_count=5)
 
@@ -196,6 +220,9 @@ def test_trips_that_recur_are_counted():
     ]
     steps.sort(key=lambda step: step.at)
     assert "; it tripped 3 times in the 7 days up to then; " in sentence(tripped(), steps=steps)
+    assert "; it tripped at least 3 times in the 7 days up to then; " in (
+        sentence(tripped(), steps=[Step(Kind.CLOSED, steps[0].at - 1), *steps], steps_are_cut=True)
+    )
     assert "; it tripped 3 times in the 7 days up to now; " in (
         sentence(tripped(), steps=steps, is_latest=True)
     )

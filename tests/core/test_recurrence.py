@@ -59,6 +59,22 @@ def test_an_hour_on_either_side_still_is_the_usual_hour_also_around_midnight():
     assert recur(steps, NOON + 61 * HOUR).usual_hour == 0
 
 
+def test_many_trips_of_one_incident_make_no_usual_hour():
+    steps = [step for number in range(7) for step in trip(NOON + number * MINUTE, MINUTE // 2)]
+    assert recur(steps, NOON + HOUR).usual_hour is None
+
+
+def test_the_hours_of_one_long_day_make_no_usual_hour():
+    steps = [step for number in range(5) for step in trip(NOON + number * HOUR // 2)]
+    assert recur(steps, NOON + 9 * HOUR).usual_hour is None
+
+
+def test_of_a_cut_history_a_week_is_whole_if_it_begins_before():
+    ending = Step(Kind.CLOSED, NOON - 8 * DAY_US)
+    assert recur([ending], NOON, is_cut=True).week_is_cut is False
+    assert recur([ending, *trip(NOON)], NOON - 2 * DAY_US, is_cut=True).week_is_cut is True
+
+
 def test_trips_all_over_the_day_have_no_usual_hour():
     assert recur(daily(24, drift=HOUR), NOON + 40 * DAY_US).usual_hour is None
 
@@ -85,11 +101,10 @@ def test_opened_by_hand_is_no_trip_and_a_release_ends_what_is_open():
     assert (found.trips, found.recoveries, found.mean_recovery_us) == (1, 1, 2)
 
 
-def test_what_changes_no_state_or_is_not_known_ends_no_trip():
+def test_what_changes_no_state_ends_no_trip():
     steps = [
         Step(Kind.OPENED, NOON - 5),
         Step(Kind.POLICY_CHANGED, NOON - 4),
-        Step(None, NOON - 3),
         Step(Kind.OPENED, NOON - 2),
     ]
     assert recur(steps, NOON).trips == 1
@@ -99,11 +114,11 @@ def test_where_the_beginning_is_cut_off_nothing_counts_before_an_ending():
     reopening = Step(Kind.OPENED, NOON - HOUR)
     steps = [reopening, Step(Kind.CLOSED, NOON - 50 * MINUTE), *trip(NOON - 30 * MINUTE)]
     found = recur(steps, NOON, is_cut=True)
-    assert (found.trips, found.recoveries, found.is_cut) == (1, 1, True)
+    assert (found.trips, found.recoveries, found.since) == (1, 1, reopening.at)
 
 
 kinds = st.sampled_from([
-    Kind.OPENED, Kind.HALF_OPENED, Kind.CLOSED, Kind.RESET, Kind.FORCED_OPEN, Kind.POLICY_CHANGED, None,
+    Kind.OPENED, Kind.HALF_OPENED, Kind.CLOSED, Kind.RESET, Kind.FORCED_OPEN, Kind.POLICY_CHANGED,
 ])  # fmt: skip
 
 

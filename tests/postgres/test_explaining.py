@@ -31,6 +31,10 @@ REVOKED_SENTENCE = (
 )
 
 
+CAUSES = [{"id": "9-1", "at": "2025-11-26T04:04:00+00:00", "error_type": "Unauthorized", "error_message": None,
+           "operation": None, "duration_us": None}]  # fmt: skip
+
+
 @pytest.fixture
 async def ask(database_url: str) -> AsyncIterator[Ask]:
     """Ask on a connection of its own each time."""
@@ -235,6 +239,64 @@ async def test_calls_and_probes_since_are_counted(database_url, ask):
     )
 
 
+async def test_a_trip_that_has_lasted_for_weeks_is_counted(known, connection, ask):
+    event_id = await add_transition(connection, Kind.OPENED, 1, position=1)
+    await connection.execute(
+        "INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, position, generation, era, version, kind,"
+        " details, details_version) SELECT occurred_at + number * interval '30 seconds', user_id, 9, number, number, number,"
+        ' 1, number, CASE WHEN number % 2 = 0 THEN 11 ELSE 10 END, details || \'{"from": "half_open"}\', 1'
+        " FROM breaker_transitions, generate_series(2, 30001) AS number"
+    )
+    await connection.execute("SELECT restore_breaker_state($1)", USER)
+    found = await ask()
+    assert found.event.id == str(event_id)
+    assert (found.recurrence.trips, found.recurrence.since) == (1, None)
+    assert (found.since.reopened, found.since.is_lower_bound) == (5_000, True)
+    assert "; it has opened again at least 5,000 times since, " in found.sentence
+
+
+async def test_the_reset_of_a_breaker_that_was_well_does_not_begin_its_being_well(known, connection, ask):
+    chain = ((Kind.OPENED, "closed", "open"), (Kind.CLOSED, "half_open", "closed"), (Kind.RESET, "closed", "closed"),
+             (Kind.OPENED, "closed", "open"))  # fmt: skip
+    for version, (kind, before, after) in enumerate(chain, 1):
+        await add_transition(
+            connection, kind, version, position=version, **{"from": before, "to": after, "causes": CAUSES}
+        )
+    found = await ask()
+    assert found.well_since.isoformat() == "2025-11-26T04:02:00+00:00"
+    assert "; it had been well for 2 min, since its last recovery; " in found.sentence
+    assert found.recurrence.trips == 2
+
+
+async def test_of_a_history_with_very_many_trips_the_last_thousand_are_told(known, connection, ask):
+    await add_transition(connection, Kind.OPENED, 1, position=1)
+    await connection.execute(
+        "INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, position, generation, era, version, kind,"
+        " details, details_version) SELECT occurred_at + number * interval '30 seconds', user_id, 9, number, number, number,"
+        " 1, number, CASE WHEN number % 2 = 0 THEN 12 ELSE 10 END, details, 1"
+        " FROM breaker_transitions, generate_series(2, 2401) AS number"
+    )
+    await connection.execute("SELECT restore_breaker_state($1)", USER)
+    recurrence = (await ask()).recurrence
+    assert (recurrence.trips, recurrence.recoveries) == (1_001, 1_000)
+    assert recurrence.since.isoformat() == "2025-11-26T07:21:00+00:00"
+
+
+async def test_a_success_that_was_not_searched_for_far_enough_is_not_said_to_be_missing(
+    database_url, connection, ask
+):
+    await faults.revoke_token(database_url)
+    assert not (await ask()).last_success_is_cut
+    await connection.execute(
+        "INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, generation, era, kind, verdict)"
+        " SELECT timestamptz '2025-11-26 03:00:09+00' - number * interval '1 ms', $1, 7, number, 1, 1, 2, 1"
+        " FROM generate_series(1, 20001) AS number",
+        USER,
+    )
+    found = await ask()
+    assert (found.last_success, found.last_success_is_cut) == (None, True)
+
+
 async def test_refused_calls_are_summed(database_url, connection, ask):
     await faults.seed(database_url, faults.outage([USER], SLOW))
     await connection.execute(
@@ -246,7 +308,7 @@ async def test_refused_calls_are_summed(database_url, connection, ask):
     assert (await ask()).since.refused_calls == 70
 
 
-async def test_the_sentence_is_the_same_when_retention_has_dropped_the_outcomes(
+async def test_what_opened_it_is_told_the_same_when_retention_has_dropped_the_outcomes(
     database_url, connection, ask
 ):
     await faults.revoke_token(database_url)
