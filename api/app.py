@@ -42,9 +42,12 @@ def create_app(database_url: str | None = None) -> FastAPI:
         title="breaker-store",
         summary="Circuit breakers, and why they are as they are.",
         version=metadata.version("breaker-store"),
-        responses=describe_status(
-            HTTPStatus.FORBIDDEN, "A web page asked, or a host that is none of this machine's"
-        ),
+        responses={
+            **describe_status(
+                HTTPStatus.FORBIDDEN, "A web page asked, or a host that is none of this machine's"
+            ),
+            **describe_status(HTTPStatus.INTERNAL_SERVER_ERROR, "What nobody expected; the log has it"),
+        },
         generate_unique_id_function=name_operation,
         lifespan=_closing_connections,
     )

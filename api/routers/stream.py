@@ -16,8 +16,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from breaker_store.api.dependencies import ReadyDatabase, TransitionStream
 from breaker_store.api.problems import describe_errors
 from breaker_store.api.routers.circuit_breakers import PREFIX
-from breaker_store.api.schemas.stream import SEPARATOR, StreamQuery
-from breaker_store.api.schemas.stream_example import EXAMPLE
+from breaker_store.api.schemas.stream import SEPARATOR, StreamQuery, describe_event
 from breaker_store.errors import LogUnavailableError, SchemaError
 from breaker_store.postgres.cursors import CursorError
 from breaker_store.postgres.feed import FeedCursor
@@ -42,8 +41,7 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
         "description": _DESCRIPTION,
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string", "format": "event-stream"},
-                "example": EXAMPLE,
+                "itemSchema": describe_event(),
             }
         },
     },
@@ -75,11 +73,11 @@ async def stream_transitions(
         stream.read(start),
         sep=SEPARATOR,
         ping=HEARTBEAT_SECONDS,
-        ping_message_factory=_make_heartbeat,
+        ping_message_factory=make_heartbeat,
         shutdown_event=stream.ending,
         shutdown_grace_period=END_SECONDS,
     )
 
 
-def _make_heartbeat() -> ServerSentEvent:
+def make_heartbeat() -> ServerSentEvent:
     return ServerSentEvent(comment="heartbeat", sep=SEPARATOR)

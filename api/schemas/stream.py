@@ -6,7 +6,7 @@ has meanings for these. So a page listens to each kind by itself, and what a lat
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sse_starlette import ServerSentEvent
@@ -60,6 +60,33 @@ class HistoryChanged(BaseModel):
     found: str | None = Field(description="The event that has that position now; null if the log is shorter.")
     last_position: int = Field(description="The end of the log, behind which the stream goes on.")
     detail: str
+
+
+def describe_event() -> dict[str, Any]:
+    """Give the schema of one event, for the documentation: `itemSchema`, as OpenAPI 3.2 has it for such streams."""
+    changed = HistoryChanged.model_json_schema()
+    # What is referred to would be looked for in the document, not in here.
+    changed["properties"]["asked"] = changed.pop("$defs")["Place"]
+    return {
+        "oneOf": [
+            _describe("started", Started.model_json_schema()),
+            _describe("transition", {"$ref": "#/components/schemas/TransitionItem"}),
+            _describe("another_history", changed),
+        ]
+    }
+
+
+def _describe(name: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["event", "id", "data"],
+        "properties": {
+            "event": {"const": name},
+            "id": {"type": "string", "description": "A position, and the event there."},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": content},
+            "retry": {"type": "integer", "description": "Milliseconds until a browser comes back."},
+        },
+    }
 
 
 def encode_started(cursor: FeedCursor) -> bytes:

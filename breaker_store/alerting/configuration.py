@@ -70,17 +70,21 @@ def find_webhooks(path: Path | None, environment: Mapping[str, str] = os.environ
         ConfigurationError: it can't be read, or something in it makes no sense.
 
     """
-    named = path or environment.get(WEBHOOKS_VARIABLE) or None
-    return [] if named is None else read_webhooks(Path(named).expanduser(), environment)
+    return [entry.read() for entry in find_entries(path, environment)]
 
 
-def read_webhooks(path: Path, environment: Mapping[str, str] = os.environ) -> list[Webhook]:
-    """Read a file of webhooks.
+def find_entries(path: Path | None, environment: Mapping[str, str] = os.environ) -> list[WebhookEntry]:
+    """Find the webhooks of the same file, of each as little as is asked for.
 
     Raises:
-        ConfigurationError: it can't be read, or something in it makes no sense.
+        ConfigurationError: the file can't be read, or what is a webhook in it, or which, can't be told.
 
     """
+    named = path or environment.get(WEBHOOKS_VARIABLE) or None
+    return [] if named is None else _read_entries(Path(named).expanduser(), environment)
+
+
+def _read_entries(path: Path, environment: Mapping[str, str]) -> list[WebhookEntry]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -93,9 +97,9 @@ def read_webhooks(path: Path, environment: Mapping[str, str] = os.environ) -> li
         )
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ConfigurationError(f"{path}: webhooks are [[webhook]], with two brackets")
-    webhooks = [_Reader(path, number, table, environment).read() for number, table in enumerate(tables, 1)]
-    _refuse_duplicates(path, [webhook.name for webhook in webhooks])
-    return webhooks
+    entries = [WebhookEntry(path, number, table, environment) for number, table in enumerate(tables, 1)]
+    _refuse_duplicates(path, [entry.name for entry in entries])
+    return entries
 
 
 def _refuse_duplicates(path: Path, names: list[str]) -> None:
@@ -104,8 +108,11 @@ def _refuse_duplicates(path: Path, names: list[str]) -> None:
             raise ConfigurationError(f"{path}: name: there are two webhooks {name!r}")
 
 
-class _Reader:
-    """Reads one webhook, and says in which file and at which key something is wrong; never what stands there."""
+class WebhookEntry:
+    """One webhook of a file, whose secrets need not be at hand until it is read.
+
+    What is wrong is said with the file and the key; never with what stands there.
+    """
 
     def __init__(
         self, path: Path, number: int, table: dict[str, Any], environment: Mapping[str, str]
@@ -114,15 +121,33 @@ class _Reader:
         self._place = f"webhook {number}"
         self._table = table
         self._environment = environment
-
-    def read(self) -> Webhook:
-        name = self._read_name()
-        self._place = f"webhook {name!r}"
+        self.name = self._read_name()
+        self._place = f"webhook {self.name!r}"
         for key in sorted(self._table.keys() - _KEYS):
             raise self._wrong(key, "there is no such key")
+
+    def read_host(self) -> str | None:
+        """Give the host that its messages go to; None if its address is in an environment that isn't at hand.
+
+        Raises:
+            ConfigurationError: there is no address, or it makes no sense.
+
+        """
+        variable = self._table.get("url_env")
+        if variable is not None and not self._environment.get(str(variable)):
+            return None
+        return urlsplit(self._read_url()).hostname
+
+    def read(self) -> Webhook:
+        """Read the whole of it.
+
+        Raises:
+            ConfigurationError: something in it makes no sense, or isn't at hand.
+
+        """
         chosen = self._read_choice("format", Format, Format.EVENT)
         return Webhook(
-            name,
+            self.name,
             self._read_url(),
             self._read_secret(needed=chosen is Format.EVENT),
             chosen,

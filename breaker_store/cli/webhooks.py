@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from breaker_store.alerting.configuration import WEBHOOKS_VARIABLE, Webhook, find_webhooks
+from breaker_store.alerting.configuration import WEBHOOKS_VARIABLE, Webhook, find_entries
 from breaker_store.cli.ending import FAILED, extra_needed, run, say
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
 from breaker_store.cli.times import plain
@@ -43,9 +43,9 @@ def list_webhooks(
 
     Those of the file, and those that the database knows.
     """
-    hosts = {webhook.name: webhook.host for webhook in find_webhooks(webhooks)}
+    hosts = {entry.name: entry.read_host() for entry in find_entries(webhooks)}
     items = {item.name: item for item in run(_ask(locate(database_url, data_dir)))}
-    lines = [_line(name, hosts.get(name), items.get(name)) for name in sorted(hosts | items)]
+    lines = [_line(name, hosts, items.get(name)) for name in sorted(hosts | items)]
     if as_json:
         for line in lines:
             typer.echo(json.dumps(line, default=plain))
@@ -63,17 +63,17 @@ async def _ask(location: Location) -> list[WebhookItem]:
         return await webhook_items(connection)
 
 
-def _line(name: str, host: str | None, item: WebhookItem | None) -> dict[str, Any]:
-    line = {"name": name, "host": host, "status": _status(host, item)}
+def _line(name: str, hosts: Mapping[str, str | None], item: WebhookItem | None) -> dict[str, Any]:
+    line = {"name": name, "host": hosts.get(name), "status": _status(item, in_file=name in hosts)}
     return line if item is None else line | dataclasses.asdict(item)
 
 
-def _status(host: str | None, item: WebhookItem | None) -> str:
+def _status(item: WebhookItem | None, *, in_file: bool) -> str:
     if item is None:
         return "not begun"
     if item.delivering:
         return "delivering"
-    return "not in the file" if host is None else "stopped"
+    return "stopped" if in_file else "not in the file"
 
 
 def _print_table(lines: list[dict[str, Any]]) -> None:
@@ -125,13 +125,12 @@ def send_test(
 
 
 def _find(name: str, path: Path | None) -> Webhook:
-    found = find_webhooks(path)
-    for webhook in found:
-        if webhook.name == name:
-            return webhook
+    found = {entry.name: entry for entry in find_entries(path)}
+    if name in found:
+        return found[name].read()
     if not found:
         raise typer.BadParameter(f"no webhooks: pass --webhooks, or set {WEBHOOKS_VARIABLE}")
-    raise typer.BadParameter(f"there is none of this name, but {', '.join(each.name for each in found)}")
+    raise typer.BadParameter(f"there is none of this name, but {', '.join(found)}")
 
 
 async def _send(webhook: Webhook) -> Answer:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from breaker_store.alerting.configuration import Format, find_webhooks, read_webhooks
+from breaker_store.alerting.configuration import Format, find_webhooks
 from breaker_store.core.alerting import AlertKind
 from breaker_store.errors import ConfigurationError
 
@@ -25,7 +25,7 @@ def write(tmp_path: Path):
 
 
 def test_a_webhook_needs_a_name_an_address_and_a_secret(write):
-    [webhook] = read_webhooks(write(LEAST))
+    [webhook] = find_webhooks(write(LEAST))
 
     assert (webhook.name, webhook.url, webhook.secret) == ("team", URL, SECRET)
     assert (webhook.format, webhook.kinds, webhook.group_seconds) == (Format.EVENT, frozenset(AlertKind), 5.0)
@@ -34,7 +34,7 @@ def test_a_webhook_needs_a_name_an_address_and_a_secret(write):
 def test_everything_can_be_chosen(write):
     chosen = 'name = "c"\nurl = "http://c"\nformat = "chat"\nkinds = ["tripped"]\ngroup_seconds = 30'
 
-    [webhook] = read_webhooks(write(chosen))
+    [webhook] = find_webhooks(write(chosen))
 
     assert (webhook.format, webhook.kinds) == (Format.CHAT, frozenset({AlertKind.TRIPPED}))
     assert (webhook.secret, webhook.group_seconds) == (None, 30.0)
@@ -43,13 +43,13 @@ def test_everything_can_be_chosen(write):
 def test_addresses_and_secrets_may_stand_in_the_environment(write):
     path = write('name = "team"\nurl_env = "HOOK"\nsecret_env = "KEY"')
 
-    [webhook] = read_webhooks(path, {"HOOK": URL, "KEY": SECRET})
+    [webhook] = find_webhooks(path, {"HOOK": URL, "KEY": SECRET})
 
     assert (webhook.url, webhook.secret) == (URL, SECRET)
 
 
 def test_of_a_webhook_nothing_is_shown_but_its_name_and_host(write):
-    [webhook] = read_webhooks(write(LEAST))
+    [webhook] = find_webhooks(write(LEAST))
 
     shown = f"{webhook} {webhook!r} {webhook.host}"
     assert webhook.host == "hooks.example.com"
@@ -102,7 +102,7 @@ def test_what_makes_no_sense_is_an_error_that_names_file_and_key_and_shows_no_va
     path = write(webhook)
 
     with pytest.raises(ConfigurationError) as raised:
-        read_webhooks(path, {"KEY": SECRET})
+        find_webhooks(path, {"KEY": SECRET})
 
     assert str(raised.value).startswith(f"{path}: {trouble}")
     for hidden in (SECRET, "hunter2", "hidden", "aGk="):
@@ -111,12 +111,12 @@ def test_what_makes_no_sense_is_an_error_that_names_file_and_key_and_shows_no_va
 
 def test_two_webhooks_of_one_name_are_an_error(write):
     with pytest.raises(ConfigurationError, match="name: there are two webhooks 'team'"):
-        read_webhooks(write(LEAST, LEAST))
+        find_webhooks(write(LEAST, LEAST))
 
 
 def test_another_key_beside_the_webhooks_is_an_error(write):
     with pytest.raises(ConfigurationError, match="'retries' is no key of this file"):
-        read_webhooks(write(LEAST, more="retries = 5\n"))
+        find_webhooks(write(LEAST, more="retries = 5\n"))
 
 
 @pytest.mark.parametrize("text", ["webhook = 5", "[webhook]\nname = 'a'", "webhook = [1]"])
@@ -125,19 +125,19 @@ def test_anything_but_a_list_of_webhooks_is_an_error(tmp_path, text):
     path.write_text(text)
 
     with pytest.raises(ConfigurationError, match="with two brackets"):
-        read_webhooks(path)
+        find_webhooks(path)
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_shows_none_of_it(tmp_path):
     path = tmp_path / "w.toml"
     path.write_text(f'[[webhook]]\nsecret = "{SECRET}\n')
     with pytest.raises(ConfigurationError) as raised:
-        read_webhooks(path)
+        find_webhooks(path)
     assert SECRET not in str(raised.value)
     assert "line 2" in str(raised.value)
 
     path.write_bytes(b"\xff")
     with pytest.raises(ConfigurationError, match=r"w\.toml"):
-        read_webhooks(path)
+        find_webhooks(path)
     with pytest.raises(ConfigurationError, match="No such file"):
-        read_webhooks(tmp_path / "none")
+        find_webhooks(tmp_path / "none")

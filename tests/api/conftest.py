@@ -16,7 +16,7 @@ from breaker_store.importing.run import import_outcomes
 
 ImportLines = Callable[..., Awaitable[None]]
 Calls = Callable[[int, int], Awaitable[None]]
-Serve = Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]]
+Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 class ServiceError(Exception):
@@ -24,9 +24,11 @@ class ServiceError(Exception):
 
 
 @asynccontextmanager
-async def serve_in_process(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def serve_in_process(
+    database_url: str, *, raise_app_exceptions: bool = True
+) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(database_url)
-    transport = httpx.ASGITransport(app)
+    transport = httpx.ASGITransport(app, raise_app_exceptions)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://admin") as client,

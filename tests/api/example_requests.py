@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
 import httpx
 
+from breaker_store.api.feed import Feed
+from breaker_store.api.routers.stream import make_heartbeat
+from breaker_store.core.events import EventId
 from breaker_store.importing.formats import ImportedOutcome
 from breaker_store.importing.run import import_outcomes
+from breaker_store.postgres.feed import AnotherHistory, FeedCursor
 
 NOBODY_LISTENS = "postgresql://nobody@127.0.0.1:1/nothing"
+END = "\n\n"
 PREFIX = "/api/admin/system/circuit-breakers"
 
 SECOND = 1_000_000
@@ -48,6 +53,22 @@ async def seed(database_url: str) -> None:
     await import_outcomes(database_url, lines)
 
 
+async def stream_events(database_url: str) -> str:
+    """Give one event of each name that is on the stream, and what comes between them."""
+    feed = Feed(database_url)
+    resumed, elsewhere = FeedCursor(1), FeedCursor(1_000_000, EventId(1, 1))
+    [started, transitions] = await read_chunks(feed, await feed.find(resumed), 2)
+    [another_history] = await read_chunks(feed, await feed.find(elsewhere), 1)
+    await feed.close()
+    transition = transitions[: transitions.index(END) + len(END)]
+    return f"{started}{transition}{make_heartbeat().encode().decode()}{another_history}"
+
+
+async def read_chunks(feed: Feed, start: FeedCursor | AnotherHistory, number: int) -> list[str]:
+    async with aclosing(feed.read(start)) as chunks:
+        return [(await anext(chunks)).decode() for _ in range(number)]
+
+
 @dataclass(frozen=True)
 class Request:
     """A request, by the operation that answers it, and the status that it is answered with.
@@ -56,6 +77,7 @@ class Request:
         name: tells the examples of one status apart.
         database: seeded, bare (without tables), or away.
         contended: others change every breaker at the moment in which somebody wants to.
+        broken: somebody renamed a column.
 
     """
 
@@ -69,6 +91,7 @@ class Request:
     body: Any = None
     content: bytes | None = None
     contended: bool = False
+    broken: bool = False
 
     async def send(self, client: httpx.AsyncClient) -> httpx.Response:
         return await client.request(
@@ -79,9 +102,13 @@ class Request:
     async def circumstances(self, connection: asyncpg.Connection) -> AsyncIterator[None]:
         if self.contended:
             await connection.execute(CONTEND)
+        if self.broken:
+            await connection.execute("ALTER TABLE log_position RENAME COLUMN breakers TO broken")
         yield
         if self.contended:
             await connection.execute("DROP TRIGGER change_first ON writer_batches")
+        if self.broken:
+            await connection.execute("ALTER TABLE log_position RENAME COLUMN broken TO breakers")
 
 
 CONTEND = """
@@ -163,6 +190,7 @@ def refused_resets() -> Iterator[Request]:
 
 def troubled() -> Iterator[Request]:
     """What any request can be answered with."""
+    yield Request("summarize", f"{PREFIX}/summary", 500, "defect", broken=True)
     stream = Request("stream_transitions", f"{PREFIX}/transitions/stream")
     for request in (*answered(), stream):
         if request.name != "answer":

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 
+from breaker_store.api.app import create_app
 from tests.api.example_requests import PREFIX, seed
 
+STREAM = f"{PREFIX}/transitions/stream"
 RULES = Path(__file__).with_name("schemathesis_rules.py")
 EXAMPLES = 25
 """Requests for each operation and way of making them up; a thousand found no more."""
@@ -32,19 +37,35 @@ def server(address: str) -> Iterator[str]:
         process.terminate()
 
 
+@pytest.fixture
+def ending_streams(address: str) -> Iterator[str]:
+    """Serve the API, with streams that end where they would wait: a stream has no end of its own."""
+    app = create_app(address)
+    app.state.feed.ending.set()
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
 @pytest.mark.timeout(300)
 def test_any_request_is_answered_as_documented(server: str, tmp_path: Path) -> None:
+    ask_anything(server, tmp_path, "--exclude-path", STREAM)
+
+
+@pytest.mark.timeout(300)
+def test_any_request_for_the_stream_is_answered_as_documented(ending_streams: str, tmp_path: Path) -> None:
+    ask_anything(ending_streams, tmp_path, "--include-path", STREAM)
+
+
+def ask_anything(server: str, tmp_path: Path, *paths: str) -> None:
     command = [
-        *(sys.executable, "-m", "schemathesis.cli", "run", f"{server}/openapi.json"),
-        # A stream never ends.
-        *(
-            "--exclude-path",
-            f"{PREFIX}/transitions/stream",
-            "--checks",
-            "all",
-            "--continue-on-failure",
-            "--no-color",
-        ),
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{server}/openapi.json", *paths),
+        *("--checks", "all", "--continue-on-failure", "--no-color"),
         *("--generation-deterministic", "--max-examples", EXAMPLES),
     ]
     environment = {"PYTHONPATH": str(RULES.parent), "SCHEMATHESIS_HOOKS": RULES.stem}

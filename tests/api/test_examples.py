@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from breaker_store.api.app import create_app
-from tests.api.example_requests import NOBODY_LISTENS, requests, seed
+from tests.api.example_requests import END, NOBODY_LISTENS, requests, seed, stream_events
 
 EXAMPLES = Path(__file__).parents[2] / "api" / "examples.json"
 RECORDING = os.environ.get("BREAKER_STORE_RECORD_EXAMPLES") == "1"
@@ -31,14 +31,17 @@ async def clients(
     """Serve a database with a history, one that has no tables, and one that is away."""
     addresses = {"seeded": database_url, "bare": empty_database_url, "away": NOBODY_LISTENS}
     async with AsyncExitStack() as stack:
-        yield {name: await stack.enter_async_context(serve(url)) for name, url in addresses.items()}
+        yield {
+            name: await stack.enter_async_context(serve(url, raise_app_exceptions=False))
+            for name, url in addresses.items()
+        }
 
 
 @pytest.fixture
 async def answers(clients, database_url: str, connection) -> Examples:
     """Ask everything, in order."""
     await seed(database_url)
-    given: Examples = {}
+    given: Examples = {"stream_transitions": {"200": {"answer": await stream_events(database_url)}}}
     for request in requests():
         async with request.circumstances(connection):
             response = await request.send(clients[request.database])
@@ -55,8 +58,16 @@ def shape(value: Any) -> Any:
             return {key: shape(each) for key, each in value.items() if each is not None}
         case list():
             return [shape(each) for each in value]
+        case str() if END in value:
+            return list(map(shape_line, value.splitlines()))
         case _:
             return type(value).__name__
+
+
+def shape_line(line: str) -> Any:
+    """Give the same of a line of the stream: its field, the name of an event, the form of its data."""
+    field, _, text = line.partition(": ")
+    return (field, shape(json.loads(text)) if field == "data" else text if field == "event" else None)
 
 
 async def test_the_api_answers_as_its_examples_say(answers: Examples) -> None:

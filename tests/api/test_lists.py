@@ -8,7 +8,7 @@ import pytest
 
 from breaker_store import BreakerStore, control
 from breaker_store.core.events import CircuitState, Kind
-from breaker_store.postgres.breaker_list import BreakerFilter, BreakerOrder, select_breakers
+from breaker_store.postgres.breaker_list import BreakerCursor, BreakerFilter, BreakerOrder, select_breakers
 from breaker_store.postgres.transition_list import TransitionFilter, select_transitions
 from tests.api.example_requests import REVOKED, SLOW, outcomes
 from tests.postgres.explaining import explain_statement
@@ -67,6 +67,19 @@ async def test_what_changed_last_comes_first_and_what_never_did_last(client, nig
 @pytest.mark.parametrize("limit", [1, 2, 3, 50])
 async def test_what_tripped_most_comes_first_on_demand(client, night, limit):
     assert await users(client, limit=limit, sort="trips") == [101, 103, 102, 104]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 50])
+async def test_each_comes_once_by_user(client, night, limit):
+    assert await users(client, limit=limit, sort="user_id") == [104, 103, 102, 101]
+    assert await users(client, limit=limit, sort="user_id", state="open") == [103, 101]
+
+
+async def test_a_breaker_that_changes_meanwhile_is_in_the_list_by_user(client, night, database_url: str):
+    first = await get(client, sort="user_id", limit=2)
+    await control.reset(database_url, 101)
+    rest = await get(client, sort="user_id", limit=2, cursor=first["next_cursor"])
+    assert [item["user_id"] for item in rest["breakers"]] == [102, 101]
 
 
 async def test_breakers_are_listed_by_state_and_by_the_error_that_tripped_them(client, night):
@@ -158,6 +171,12 @@ VACUUM ANALYZE breaker_states;
     [
         select_breakers(BreakerFilter()),
         select_breakers(BreakerFilter(order=BreakerOrder.TRIPS)),
+        select_breakers(BreakerFilter(order=BreakerOrder.USER_ID)),
+        select_breakers(
+            BreakerFilter(
+                order=BreakerOrder.USER_ID, after=BreakerCursor(BreakerOrder.USER_ID, 10_000, 10_000)
+            )
+        ),
         select_breakers(BreakerFilter(error="E1")),
         select_transitions(TransitionFilter()),
         select_transitions(TransitionFilter(kinds=frozenset({Kind.RESET}))),

@@ -109,7 +109,15 @@ def test_unknown_user(call: Invoke, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["one"], [str(2**63)], ["--format", "xml"], ["--kind", "x"], ["--since", "x"]]
+    "arguments",
+    [
+        ["one"],
+        [str(2**63)],
+        ["--format", "xml"],
+        ["--kind", "x"],
+        ["--since", "x"],
+        ["--since", "2026-01-02", "--until", "2026-01-01"],
+    ],
 )
 def test_mistakes(call: Invoke, arguments: list[str]) -> None:
     """A mistake in the arguments is said, with exit code 2."""

@@ -95,6 +95,7 @@ def test_more_than_a_page(call: Invoke, tmp_path: Path) -> None:
         ["1", "--kind", "unrecognized"],
         ["1", "--since", "yesterday"],
         ["1", "--since", "0001-01-01T00:00:00+14:00"],
+        ["1", "--since", "2026-01-02", "--until", "2026-01-01"],
         ["1", "--limit", "0"],
         ["one"],
         [str(2**63)],

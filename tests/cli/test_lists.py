@@ -46,16 +46,29 @@ def test_breakers_are_listed_as_json(call: Invoke, night: None) -> None:
 def test_what_is_cut_is_said(call: Invoke, night: None) -> None:
     assert "there are more" in call("list", "--limit", 1).stderr
     assert call("list", "--error", "None").stderr == "no breaker is like that\n"
+    assert call("transitions", "--kind", "reset").stderr == "no transition is like that\n"
 
 
-@pytest.mark.parametrize("option", [("--state", "ajar"), ("--sort", "beauty"), ("--limit", "0")])
-def test_an_option_that_makes_no_sense_is_refused(call: Invoke, option: tuple[str, str]) -> None:
-    assert call("list", *option).exit_code == 2
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "--state", "ajar"),
+        ("list", "--sort", "beauty"),
+        ("list", "--limit", "0"),
+        ("list", "--limit", str(2**63 - 1)),
+        ("transitions", "--kind", "failure"),
+        ("transitions", "--limit", str(2**63 - 1)),
+        ("transitions", "--since", "2026-01-02", "--until", "2026-01-01"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(call: Invoke, arguments: tuple[str, ...]) -> None:
+    assert call(*arguments).exit_code == 2
 
 
 def test_transitions_of_everybody_are_lines(call: Invoke, night: None) -> None:
     line = call("transitions", "--kind", "opened").stdout
     assert line.startswith("2023-11-14 22:13:24.000Z  opened        user 101")
+    assert "  after 5 failures, the last: Bad" in line
     assert "\x1b[2J" not in line
 
 

@@ -133,6 +133,16 @@ def test_list(call: Invoke, file: Path, database_url: str) -> None:
     assert team.split() == ["team", "127.0.0.1", "not", "begun", "-", "-", "-", "-", "-"]
 
 
+def test_secrets_that_are_elsewhere(call: Invoke, invoke: Invoke, file: Path) -> None:
+    """What is asked of one webhook needs no secret of another, and a list needs none at all."""
+    others = '[[webhook]]\nname = "far"\nurl_env = "FAR_URL"\nsecret_env = "FAR_SECRET"\n'
+    file.write_text(file.read_text() + others)
+    _, far, team = call("webhooks", "list", "--webhooks", file).stdout.splitlines()
+    assert (far.split()[:4], team.split()[:2]) == (["far", "-", "not", "begun"], ["team", "127.0.0.1"])
+    assert invoke("webhooks", "test", "team", "--webhooks", file).exit_code == 0
+    assert "FAR_URL" in invoke("webhooks", "test", "far", "--webhooks", file).stderr
+
+
 def test_list_as_json(call: Invoke, file: Path, database_url: str) -> None:
     """With `--json` each is a line."""
     asyncio.run(store_row(database_url, "team"))
