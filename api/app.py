@@ -22,7 +22,7 @@ from breaker_store.api.problems import describe_status, handle_errors
 from breaker_store.api.routers import circuit_breakers, explanations, health, histories, lists, stream
 from breaker_store.api.web_pages import RefuseWebPages
 from breaker_store.errors import ConfigurationError
-from breaker_store.postgres.queries import create_engine
+from breaker_store.postgres.reading import create_engine
 from breaker_store.settings import DATABASE_URL_VARIABLE, find_location
 
 

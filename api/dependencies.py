@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from breaker_store.api.feed import Feed
 from breaker_store.postgres.migrating import check_schema
-from breaker_store.postgres.queries import reading
+from breaker_store.postgres.reading import reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from breaker_store.postgres.queries import create_engine, reading
+from breaker_store.postgres.reading import create_engine, reading
 from breaker_store.settings import Location
 from breaker_store.store import open_database
 

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.migrating import VERSION_TABLE, judge_revision
-from breaker_store.postgres.queries import unavailable_if_lost
+from breaker_store.postgres.reading import unavailable_if_lost
 
 SCHEMA_CHECK_SECONDS: Final = 1.0
 """For how long a connection's schema is taken to be what it was."""

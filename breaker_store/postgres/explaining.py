@@ -24,9 +24,10 @@ from breaker_store.core.recurrence import Step
 from breaker_store.errors import StoreError, UnknownBreakerError
 from breaker_store.ports import StoredBreaker
 from breaker_store.postgres import explaining_sql as sql
-from breaker_store.postgres import loading, queries
+from breaker_store.postgres import loading
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.explanation_items import ExplanationItem, explanation_item
+from breaker_store.postgres.reading import driver_connection_of
 from breaker_store.postgres.stored_events import read_transition
 
 
@@ -56,7 +57,7 @@ async def why(connection: AsyncConnection, user_id: int, event_id: EventId | Non
         UnknownTransitionError: the event is no transition of theirs.
 
     """
-    driver_connection = await queries.driver_connection_of(connection)
+    driver_connection = await driver_connection_of(connection)
     async with driver_connection.transaction(isolation="repeatable_read", readonly=True):
         await driver_connection.execute(sql.BY_INDEX)
         facts = await _Reading(driver_connection, user_id).facts(event_id)

@@ -11,22 +11,21 @@ it would open every day there is. So transitions cost nothing of the outcomes' d
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 import asyncpg
-from sqlalchemy import Select, Table, event, exc, literal, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Select, Table, literal, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store.core.events import CircuitState, EventId, Kind
-from breaker_store.errors import LogUnavailableError, UnknownBreakerError
+from breaker_store.errors import UnknownBreakerError
 from breaker_store.ports import StoredBreaker
 from breaker_store.postgres import loading, tables
 from breaker_store.postgres.codec import STATE_NUMBERS, microseconds, to_datetime
-from breaker_store.postgres.connecting import Connection, connect, described
+from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.cursors import CursorError, read_cursor, write_cursor
 from breaker_store.postgres.history import (
     EVENT_COLUMNS,
@@ -35,6 +34,7 @@ from breaker_store.postgres.history import (
     read_event_item,
     read_transition_item,
 )
+from breaker_store.postgres.reading import driver_connection_of
 from breaker_store.runtime.told_state import StateDict, describe_state
 
 IDS_LIMIT: Final = 1_000
@@ -43,14 +43,6 @@ IDS_LIMIT: Final = 1_000
 DEFAULT_PAGE: Final = 50
 LARGEST_PAGE: Final = 200
 
-_CONNECT_SECONDS: Final = 5.0
-_SESSION: Final = "SET statement_timeout = '10s'; SET default_transaction_read_only = on"
-_POOL_SIZE: Final = 10
-_POOL_SECONDS: Final = 5.0
-
-# The connection broke, transactions stood in each other's way, or the server is short of something or busy; or a
-# migration has just changed what a prepared statement gives.
-_PASSING_TROUBLE: Final = ("08", "40", "53", "55", "57", "0A000")
 
 _HISTORY: Final = "1"
 """Marks cursors of a history; it counts their versions."""
@@ -127,65 +119,6 @@ class Summary:
     open_user_ids: list[int]
     half_open_user_ids: list[int]
     ids_truncated: bool
-
-
-def create_engine(database_url: str) -> AsyncEngine:
-    """Make a pool of connections for questions; it connects when it is asked, not now."""
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=lambda: _connect(database_url),
-        isolation_level="REPEATABLE READ",
-        pool_size=_POOL_SIZE,
-        # They would be opened for one question each, which costs ten times as much as most questions.
-        max_overflow=0,
-        pool_timeout=_POOL_SECONDS,
-    )
-    event.listen(engine.sync_engine, "checkout", _refuse_closed)
-    return engine
-
-
-def _refuse_closed(adapted: Any, _record: object, _proxy: object) -> None:
-    """Have the pool replace a connection of which the driver knows that it is closed."""
-    if adapted.driver_connection.is_closed():
-        raise exc.DisconnectionError
-
-
-async def _connect(database_url: str) -> Connection:
-    connection = await connect(database_url, connect_timeout_seconds=_CONNECT_SECONDS)
-    await connection.execute(_SESSION)
-    return connection
-
-
-@asynccontextmanager
-async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Lend a connection for as long as the questions take; nothing else belongs into its block.
-
-    Raises:
-        LogUnavailableError: the database can't be reached, or didn't answer in time.
-
-    """
-    with unavailable_if_lost():
-        async with engine.connect() as connection:
-            yield connection
-
-
-@contextmanager
-def unavailable_if_lost() -> Iterator[None]:
-    """Turn what SQLAlchemy and the driver raise, when the database is away or busy, into a LogUnavailableError."""
-    try:
-        yield
-    except (exc.DBAPIError, asyncpg.PostgresError) as error:
-        original = (isinstance(error, exc.DBAPIError) and error.orig) or error
-        if not _will_pass(original) and not getattr(error, "connection_invalidated", False):
-            raise
-        raise LogUnavailableError(described(original)) from error
-    except (OSError, TimeoutError, exc.TimeoutError, asyncpg.InterfaceError) as error:
-        raise LogUnavailableError(described(error)) from error
-
-
-def _will_pass(error: BaseException) -> bool:
-    """Tell trouble of the database's from a wrong question, which would be wrong again."""
-    return (getattr(error, "sqlstate", None) or "").startswith(_PASSING_TROUBLE)
 
 
 _SELECT_COUNTS: Final = select(
@@ -286,16 +219,6 @@ async def _page(
     items = rows[: history_filter.limit]
     next_cursor = _cursor_at(items[-1]) if len(rows) > len(items) else None
     return Page([read_item(row) for row in items], next_cursor)
-
-
-async def driver_connection_of(connection: AsyncConnection | Connection) -> Connection:
-    """Give asyncpg's own connection, for statements that are text; in the transaction that SQLAlchemy has begun."""
-    if not isinstance(connection, AsyncConnection):
-        return connection
-    driver_connection: Connection | None = (await connection.get_raw_connection()).driver_connection
-    if driver_connection is None:
-        raise asyncpg.InterfaceError("the connection is lost")
-    return driver_connection
 
 
 def _select_ids(state: CircuitState) -> Select[Any]:

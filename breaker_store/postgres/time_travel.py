@@ -33,7 +33,8 @@ from breaker_store.ports import StoredBreaker
 from breaker_store.postgres.codec import DETAILS_VERSION, microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.horizon import FutureError, check_count, check_horizon
-from breaker_store.postgres.queries import IDS_LIMIT, Summary, describe, driver_connection_of
+from breaker_store.postgres.queries import IDS_LIMIT, Summary, describe
+from breaker_store.postgres.reading import driver_connection_of
 from breaker_store.postgres.stored_events import KNOWN_KINDS, read_outcome, read_policy, read_transition
 from breaker_store.runtime.told_state import StateDict
 

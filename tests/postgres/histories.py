@@ -14,9 +14,9 @@ from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Report, Rese
 from breaker_store.core.events import EventId, Kind, Outcome, OutcomeKind, Permit, StoredEvent, Transition
 from breaker_store.core.policy import MICROSECONDS
 from breaker_store.ports import Batch, Source, UserTransition
-from breaker_store.postgres import queries
 from breaker_store.postgres.codec import microseconds
 from breaker_store.postgres.event_log import PostgresEventLog
+from breaker_store.postgres.reading import create_engine, reading
 from breaker_store.runtime.cutting import outcome_row
 from tests.core.writers import DEFAULT, Log, Writer
 
@@ -163,9 +163,9 @@ def outcome(kind: OutcomeKind, at: int, writer_id: int = 5, permit: Permit = FIR
 @asynccontextmanager
 async def asking(database_url: str) -> AsyncIterator[AsyncConnection]:
     """Lend a connection for questions, in a snapshot of its own."""
-    engine = queries.create_engine(database_url)
+    engine = create_engine(database_url)
     try:
-        async with queries.reading(engine) as connection:
+        async with reading(engine) as connection:
             yield connection
     finally:
         await engine.dispose()

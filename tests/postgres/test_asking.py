@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from breaker_store.errors import LogUnavailableError, NotMigratedError, SchemaTooNewError
-from breaker_store.postgres import queries
 from breaker_store.postgres.asking import ask
 from breaker_store.postgres.connecting import Connection
+from breaker_store.postgres.reading import create_engine
 
 OTHERS = """
 SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
@@ -20,7 +20,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = queries.create_engine(database_url)
+    engine = create_engine(database_url)
     yield engine
     await engine.dispose()
 
@@ -95,13 +95,13 @@ async def test_a_question_that_takes_too_long_is_told_as_the_database_being_away
 
 
 async def test_a_database_that_is_away_is_told_as_such():
-    engine = queries.create_engine("postgresql://nobody@127.0.0.1:1/nothing")
+    engine = create_engine("postgresql://nobody@127.0.0.1:1/nothing")
     with pytest.raises(LogUnavailableError):
         await ask(engine, ask_for_process)
 
 
 async def test_a_database_without_our_tables_is_told_as_such(empty_database_url):
-    engine = queries.create_engine(empty_database_url)
+    engine = create_engine(empty_database_url)
     with pytest.raises(NotMigratedError):
         await ask(engine, ask_for_process)
     await engine.dispose()

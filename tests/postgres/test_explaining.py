@@ -17,6 +17,7 @@ from breaker_store.errors import UnknownBreakerError
 from breaker_store.postgres import queries
 from breaker_store.postgres.explaining import UnknownTransitionError, why
 from breaker_store.postgres.explanation_items import ErrorCount, ExplanationItem
+from breaker_store.postgres.reading import create_engine, reading
 
 from . import faults
 from .faults import DAY, MINUTE, NETWORK, REVOKED, SECOND, SLOW, THREE_AM, USER
@@ -38,10 +39,10 @@ CAUSES = [{"id": "9-1", "at": "2025-11-26T04:04:00+00:00", "error_type": "Unauth
 @pytest.fixture
 async def ask(database_url: str) -> AsyncIterator[Ask]:
     """Ask on a connection of its own each time."""
-    engine = queries.create_engine(database_url)
+    engine = create_engine(database_url)
 
     async def ask(user_id: int = USER, event_id: EventId | None = None) -> ExplanationItem:
-        async with queries.reading(engine) as connection:
+        async with reading(engine) as connection:
             return await why(connection, user_id, event_id)
 
     yield ask
@@ -502,9 +503,9 @@ async def test_hostile_texts_stay_on_their_line(database_url, ask):
 
 async def test_it_is_answered_within_a_transaction_that_has_begun(database_url, ask):
     await faults.revoke_token(database_url)
-    engine = queries.create_engine(database_url)
+    engine = create_engine(database_url)
     connection: AsyncConnection
-    async with queries.reading(engine) as connection:
+    async with reading(engine) as connection:
         await queries.summary(connection)
         within = await why(connection, USER)
     await engine.dispose()

@@ -16,6 +16,7 @@ from breaker_store import LogUnavailableError
 from breaker_store.ports import RecorderReport
 from breaker_store.postgres import migrating, queries
 from breaker_store.postgres.event_log import PostgresEventLog
+from breaker_store.postgres.reading import create_engine, reading
 from breaker_store.runtime.clock import ManualClock
 from tests.contract.reporting import CALM
 from tests.contract.writing import START, USER, Writer
@@ -218,8 +219,8 @@ async def test_an_address_that_says_which_server_it_wants_is_obeyed(
 
 
 async def test_questions_are_answered_by_standbys_too(database_url: str, standby: str) -> None:
-    engine = queries.create_engine(address(database_url, standby))
-    async with queries.reading(engine) as connection:
+    engine = create_engine(address(database_url, standby))
+    async with reading(engine) as connection:
         assert (await queries.summary(connection)).total_breakers == 0
     await engine.dispose()
 

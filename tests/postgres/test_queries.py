@@ -12,9 +12,10 @@ from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store.core.events import EventId, Kind
-from breaker_store.errors import LogUnavailableError, UnknownBreakerError
+from breaker_store.errors import UnknownBreakerError
 from breaker_store.postgres import queries
 from breaker_store.postgres.queries import Cursor, CursorError, HistoryFilter
+from breaker_store.postgres.reading import create_engine, reading
 
 USER = 7
 FIRST_DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -47,8 +48,8 @@ async def insert(
 
 @pytest.fixture
 async def reader(database_url: str) -> AsyncIterator[AsyncConnection]:
-    engine = queries.create_engine(database_url)
-    async with queries.reading(engine) as connection:
+    engine = create_engine(database_url)
+    async with reading(engine) as connection:
         yield connection
     await engine.dispose()
 
@@ -232,31 +233,6 @@ async def test_all_answers_of_a_connection_are_of_one_moment(reader, connection)
     await connection.execute("INSERT INTO breaker_states (user_id) VALUES (1)")
     await connection.execute("SELECT recount_breakers()")
     assert (await queries.summary(reader)).total_breakers == 0
-
-
-async def test_a_connection_for_questions_writes_nothing(database_url):
-    engine = queries.create_engine(database_url)
-    with pytest.raises(Exception, match="read-only"):
-        async with queries.reading(engine) as connection:
-            await connection.exec_driver_sql("INSERT INTO breaker_states (user_id) VALUES (1)")
-    await engine.dispose()
-
-
-async def test_a_database_that_is_away_is_told_as_such():
-    engine = queries.create_engine("postgresql://nobody@127.0.0.1:1/nothing")
-    with pytest.raises(LogUnavailableError):
-        async with queries.reading(engine) as connection:
-            await queries.summary(connection)
-    await engine.dispose()
-
-
-async def test_a_statement_that_takes_too_long_is_told_as_the_database_being_away(database_url):
-    engine = queries.create_engine(database_url)
-    with pytest.raises(LogUnavailableError):
-        async with queries.reading(engine) as connection:
-            await connection.exec_driver_sql("SET LOCAL statement_timeout = '20ms'")
-            await connection.exec_driver_sql("SELECT pg_sleep(30)")
-    await engine.dispose()
 
 
 BIGINTS = st.integers(-(2**63), 2**63 - 1)

@@ -12,9 +12,9 @@ from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from breaker_store.ports import Gap, GapReason
-from breaker_store.postgres import queries
 from breaker_store.postgres.codec import to_datetime
 from breaker_store.postgres.event_log import PostgresEventLog
+from breaker_store.postgres.reading import create_engine, reading
 from breaker_store.postgres.recorders import RECORDERS_LIMIT, RecorderList, _select_gaps, recorders
 from breaker_store.runtime.clock import ManualClock
 from tests.contract.reporting import CALM, TROUBLED, gaps_alone
@@ -40,7 +40,7 @@ async def log(database_url: str) -> AsyncIterator[PostgresEventLog]:
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = queries.create_engine(database_url)
+    engine = create_engine(database_url)
     yield engine
     await engine.dispose()
 
@@ -48,7 +48,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 def ask(engine: AsyncEngine) -> Ask:
     async def ask(*arguments: int) -> RecorderList:
-        async with queries.reading(engine) as connection:
+        async with reading(engine) as connection:
             return await recorders(connection, *arguments)
 
     return ask
