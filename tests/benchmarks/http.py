@@ -27,7 +27,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from http import HTTPStatus
 from typing import Self
 
 from tests.benchmarks.databases import add_options, open_server
@@ -40,9 +39,9 @@ from tests.benchmarks.filling import (
 )
 from tests.benchmarks.http_peer import PREFIX
 from tests.benchmarks.measuring import Bar, console, judge, percentile, show, take_turns
-from tests.benchmarks.requesting import Asked, UnexpectedAnswerError, ask
+from tests.benchmarks.requesting import Asked, ask
 
-PARTS = ("page", "summary", "why", "throughput")
+PARTS = ("page", "summary", "why", "instant", "throughput")
 MANY_EVENTS, FEW_EVENTS = 10_000_000, 1_000_000
 BREAKERS = 100_000
 SUMMARIES = (100_000, 1_000_000)
@@ -51,6 +50,7 @@ ROUNDS = 7
 REQUESTS_A_ROUND = 1_000
 SUMMARIES_A_ROUND = 300
 EXPLANATIONS_A_ROUND = 50
+SUMMARIES_AT_AN_INSTANT_A_ROUND = 3
 AT_ONCE = 16
 REQUESTS_AT_ONCE_A_ROUND = 4_000
 
@@ -71,6 +71,7 @@ def main() -> int:
         "page": measure_page,
         "summary": measure_summary,
         "why": measure_why,
+        "instant": measure_instant,
         "throughput": measure_throughput,
     }
     with open_server(arguments) as server_url, Client() as client:
@@ -138,17 +139,27 @@ async def measure_why(server_url: str, client: Client) -> list[Bar]:
     database_url = await find_or_fill_histories(server_url, MANY_EVENTS, BREAKERS)
     with serving(OURS, database_url) as url:
         paths = (f"{PREFIX}/{user_id}/transitions/latest/explanation" for user_id in by_chance(TRIPPED_USERS))
-        try:
-            await client.ask(url, [next(paths)])
-        except UnexpectedAnswerError as error:
-            # A user who is unknown would be a problem of a type of its own.
-            if error.status != HTTPStatus.NOT_FOUND or "about:blank" not in error.body:
-                raise
-            console.print("explanations are not served")
-            return []
         await take_turns({name: client.timing(name, url, paths, EXPLANATIONS_A_ROUND)}, ROUNDS)
     show_times(f"why, {len(TRIPPED_USERS):,} trips around it, {MANY_EVENTS:,} events", client, [name])
     return [Bar.at_most(f"{name}, p99", client.percentile_ms(name, 99), 200, " ms")]
+
+
+async def measure_instant(server_url: str, client: Client) -> list[Bar]:
+    """Ask how breakers stood in the midst of what happened to them; a whole fleet costs a look-up for each breaker."""
+    database_url = await find_or_fill_histories(server_url, MANY_EVENTS, BREAKERS)
+    fleet, one = f"the summary, of {BREAKERS:,} breakers", "one breaker"
+    with serving(OURS, database_url) as url:
+        history = json.loads(await client.read(url, f"{PREFIX}/{TRIPPED_USERS[0]}/events?limit=50"))
+        at = history["events"][25]["at"]
+        paths = (f"{PREFIX}/{user_id}?at={at}" for user_id in by_chance(TRIPPED_USERS))
+        summaries = itertools.repeat(f"{PREFIX}/summary?at={at}")
+        rounds_of = {
+            one: client.timing(one, url, paths, EXPLANATIONS_A_ROUND),
+            fleet: client.timing(fleet, url, summaries, SUMMARIES_AT_AN_INSTANT_A_ROUND),
+        }
+        await take_turns(rounds_of, ROUNDS)
+    show_times(f"at an instant, {MANY_EVENTS:,} events", client, rounds_of)
+    return [Bar.at_most(f"{one} at an instant, p99", client.percentile_ms(one, 99), 50, " ms")]
 
 
 async def measure_throughput(server_url: str, client: Client) -> list[Bar]:
