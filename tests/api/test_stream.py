@@ -372,7 +372,8 @@ async def test_the_documented_example_is_what_is_sent(served, store):
         await store.flush()
         opened = await connection.next_event()
     paths = (await ask_documentation(served))["paths"]
-    example = paths[PATH]["get"]["responses"]["200"]["content"]["text/event-stream"]["example"]
+    content = paths[PATH]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    example = content["examples"]["answer"]["value"]
     shown = [event for block in example.strip().split("\n\n") if (event := read_event(block))]
     assert [event.name for event in shown] == ["started", "transition", "another_history"]
     for real, documented in zip((started, opened), shown, strict=False):
