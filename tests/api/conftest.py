@@ -14,6 +14,8 @@ from breaker_store.api.app import create_app
 from breaker_store.importing.formats import ImportedOutcome
 from breaker_store.importing.run import import_outcomes
 
+from .example_requests import CONTEND
+
 ImportLines = Callable[..., Awaitable[None]]
 Calls = Callable[[int, int], Awaitable[None]]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -98,13 +100,4 @@ def import_lines(database_url: str) -> ImportLines:
 @pytest.fixture
 async def contended(connection: asyncpg.Connection) -> None:
     """Have every breaker change at the moment in which somebody else wants to change it."""
-    await connection.execute("""
-        CREATE FUNCTION change_first() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            UPDATE breaker_states SET version = version + 1;
-            RETURN NEW;
-        END
-        $$;
-        CREATE TRIGGER change_first BEFORE INSERT ON writer_batches
-        FOR EACH ROW EXECUTE FUNCTION change_first();
-    """)
+    await connection.execute(CONTEND)
