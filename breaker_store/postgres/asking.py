@@ -44,12 +44,17 @@ async def ask(engine: AsyncEngine, question: Question[Answer]) -> Answer:
             connection: Connection = lent.driver_connection
             try:
                 return await _ask(lent, connection, question)
-            except Exception:
-                if not connection.is_closed():
+            except Exception as error:
+                if not _is_lost(connection, error):
                     raise
                 lent.invalidate()
         with closing(await engine.raw_connection()) as lent:
             return await _ask(lent, lent.driver_connection, question)
+
+
+def _is_lost(connection: Connection, error: Exception) -> bool:
+    # A server that said goodbye has not closed the connection yet, and the driver takes that for a question under way.
+    return connection.is_closed() or isinstance(error, asyncpg.InternalClientError)
 
 
 async def _ask(lent: PoolProxiedConnection, connection: Connection, question: Question[Answer]) -> Answer:

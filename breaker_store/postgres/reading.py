@@ -15,7 +15,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from breaker_store.errors import LogUnavailableError
-from breaker_store.postgres.connecting import Connection, connect, described
+from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
 
 _CONNECT_SECONDS: Final = 5.0
 _SESSION: Final = "SET statement_timeout = '10s'; SET default_transaction_read_only = on"
@@ -77,7 +77,7 @@ def unavailable_if_lost() -> Iterator[None]:
         if not _will_pass(original) and not getattr(error, "connection_invalidated", False):
             raise
         raise LogUnavailableError(described(original)) from error
-    except (OSError, TimeoutError, exc.TimeoutError, asyncpg.InterfaceError) as error:
+    except (exc.TimeoutError, *UNREACHABLE) as error:
         raise LogUnavailableError(described(error)) from error
 
 

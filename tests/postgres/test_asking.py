@@ -67,6 +67,21 @@ async def test_a_question_is_put_twice_at_most(engine, connection: asyncpg.Conne
     assert len(asked) == 2
 
 
+async def test_a_question_is_put_again_on_another_connection_if_the_server_has_said_goodbye(engine):
+    asked = []
+
+    async def question(lent: Connection) -> int:
+        asked.append(lent)
+        if len(asked) == 1:
+            raise asyncpg.InternalClientError(
+                "cannot switch to state 11; another operation (2) is in progress"
+            )
+        return await ask_for_process(lent)
+
+    await ask(engine, question)
+    assert len(set(asked)) == 2
+
+
 async def test_what_is_wrong_with_a_question_is_not_asked_again(engine):
     asked = []
 
