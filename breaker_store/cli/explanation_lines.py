@@ -12,6 +12,7 @@ from rich.text import Text
 from breaker_store.cli.times import to_milliseconds
 from breaker_store.core.fleet_verdict import FleetVerdict
 from breaker_store.core.wording import counted, printable, shortened, span
+from breaker_store.postgres.explaining_sql import OUTCOMES_LIMIT
 from breaker_store.postgres.explanation_items import (
     AroundItem,
     ExplainedEvent,
@@ -101,7 +102,7 @@ def _failure(failure: Cause) -> str:
 def _last_success(item: ExplanationItem) -> str:
     success = item.last_success
     if success is None:
-        searched = "is among the 20,000 outcomes" if item.last_success_is_cut else "is kept from"
+        searched = f"is among the {OUTCOMES_LIMIT:,} outcomes" if item.last_success_is_cut else "is kept from"
         return f"none {searched} before it opened"
     operation = f", {printable(success.operation)}" if success.operation else ""
     return f"{to_milliseconds(success.at)}{operation} ({success.id})"

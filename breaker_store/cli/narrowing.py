@@ -1,4 +1,4 @@
-"""The options that narrow a history: times and kinds of events, as they are typed."""
+"""The options that narrow lists and histories, as they are typed, and what is said of a list that they leave."""
 
 from __future__ import annotations
 

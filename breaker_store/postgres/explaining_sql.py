@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from breaker_store.core.events import ENDINGS, TROUBLES, Kind
+from breaker_store.postgres.stored_events import list_kinds
 
 ROWS_EACH_WAY: Final = 20_000
 """How many transitions of all breakers are looked at before a trip, after it, and in the hour before both."""
@@ -19,9 +20,9 @@ REOPENINGS_LIMIT: Final = 10_000
 """How many transitions after an opening are searched for reopenings."""
 
 ANY_VERSION: Final = 2**31 - 1
-_ENDINGS: Final = ", ".join(map(str, sorted(map(int, ENDINGS))))
-_OPENINGS: Final = f"{int(Kind.OPENED)}, {int(Kind.FORCED_OPEN)}"
-_TROUBLES: Final = ", ".join(map(str, sorted(map(int, TROUBLES))))
+_ENDINGS: Final = list_kinds(ENDINGS)
+_OPENINGS: Final = list_kinds((Kind.OPENED, Kind.FORCED_OPEN))
+_TROUBLES: Final = list_kinds(TROUBLES)
 
 # Every statement here is served by an index and stops early; one of a fleet that is in trouble right now is planned with
 # statistics of a time when it was well, and a scan of a whole day would look cheaper.

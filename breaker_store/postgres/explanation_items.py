@@ -143,8 +143,8 @@ class ExplanationItem:
         opened_by: the opening that the event belongs to, often the event itself; null if it belongs to none.
         outcomes_are_kept: whether the outcomes of that day are still stored; what is told without them is not less
             true, but the last success and the numbers since may be missing.
-        last_success: before the failures; null if none is kept, or `last_success_is_cut`: it is not among the 20,000
-            outcomes before them, and no more are searched.
+        last_success: before the failures; null if none is kept, or `last_success_is_cut`: it is not among the
+            nearest outcomes before them, and no more are searched.
         well_since: when its last trouble ended, or its first kept event; null if nothing is known from before, or if it
             was not well.
         well_for_seconds: from then to the first of the failures that are kept with the opening: at most so long if its

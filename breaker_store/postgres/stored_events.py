@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -62,6 +62,11 @@ def _read_known_transition(row: Mapping[str, Any]) -> Transition:
         retry_at=_read_time(details["retry_at"]),
         position=row["position"],
     )
+
+
+def list_kinds(kinds: Iterable[Kind]) -> str:
+    """Write kinds as what stands within the parentheses of `kind IN (...)`."""
+    return ", ".join(str(int(kind)) for kind in sorted(kinds))
 
 
 def is_known_kind(number: int) -> bool:

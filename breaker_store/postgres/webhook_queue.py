@@ -23,7 +23,7 @@ from breaker_store.core.events import ENDINGS, TROUBLES, EventId
 from breaker_store.errors import LogUnavailableError, StoreError
 from breaker_store.ports import UserTransition
 from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
-from breaker_store.postgres.stored_events import read_transition
+from breaker_store.postgres.stored_events import list_kinds, read_transition
 
 LEASE_SECONDS: Final = 30.0
 """How long after its death a process is still taken to deliver."""
@@ -33,8 +33,8 @@ PAGE: Final = 50
 
 _ERROR_LIMIT: Final = 500
 
-_ENDINGS = ", ".join(map(str, sorted(map(int, ENDINGS))))
-_TROUBLES = ", ".join(map(str, sorted(map(int, TROUBLES))))
+_ENDINGS: Final = list_kinds(ENDINGS)
+_TROUBLES: Final = list_kinds(TROUBLES)
 
 _PLACE = "position, writer_id, writer_seq, window_to, window_mark"
 

@@ -142,6 +142,12 @@ def test_a_recovery_ends_the_alerts_of_all_that_it_ends_by_their_own_labels():
     assert {alert["endsAt"] for alert in alerts} == {"2025-11-26T09:40:00.000002Z"}
 
 
+def test_an_alert_does_not_end_before_it_begins_though_the_clock_of_the_recovery_is_behind():
+    [[alert]] = bodies([recovery(trip(), after=-0.5)], Format.ALERTMANAGER)
+
+    assert alert["endsAt"] == alert["startsAt"]
+
+
 def test_a_recovery_from_nothing_that_is_known_ends_no_alert_and_is_no_message():
     unknown = Notice(AlertKind.RECOVERED, 101, 103, EventId(1, 10), START)
 
