@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 from breaker_store.core.events import Failure, Transition
@@ -126,6 +127,13 @@ class Mark(NamedTuple):
     last_failure: Failure | None
 
 
+SALT_BYTES: Final = 16
+
+
+def _draw_salt() -> bytes:
+    return secrets.token_bytes(SALT_BYTES)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The events of one flush: cut once, sent and sent again as the same bytes.
@@ -135,6 +143,7 @@ class Batch:
         newcomers: users of whom nothing has been stored yet, as far as the writer knows, with the policy in force.
         earliest, latest: of the events' times.
         gaps: what was not kept before these events; stored with them.
+        salt: random bytes that go into the digest, so that it tells nothing of a text once they are forgotten.
 
     """
 
@@ -152,6 +161,7 @@ class Batch:
     newcomers: Mapping[int, Policy] = field(default_factory=dict)
     lines: Sequence[UUID] = ()
     gaps: Sequence[Gap] = ()
+    salt: bytes = field(default_factory=_draw_salt, compare=False, repr=False)
 
     @property
     def event_count(self) -> int:

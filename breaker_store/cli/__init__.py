@@ -23,6 +23,7 @@ from breaker_store.cli import (
     serve,
     state,
     transitions,
+    verify,
     webhooks,
     why,
 )
@@ -62,6 +63,7 @@ app.add_typer(webhooks.app, name="webhooks", rich_help_panel=RUN)
 app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)
 app.command("import", rich_help_panel=KEEP)(imports.import_file)
 app.command("export", rich_help_panel=KEEP, context_settings=NEGATIVE_USER_ID)(export.export_events)
+app.command("verify", rich_help_panel=KEEP)(verify.verify_log)
 app.command("deliver", rich_help_panel=KEEP)(deliver.deliver_spool)
 
 

@@ -32,12 +32,13 @@ _COLUMNS: Final = ", ".join(_COLUMN_TYPES)
 _APPEND_OUTCOMES = f"""
 WITH opened AS (
     INSERT INTO writer_batches (
-        writer_id, batch_no, digest, previous_digest, source, format, first_seq, last_seq, event_count, earliest, latest
+        writer_id, batch_no, digest, previous_digest, seal, source, format, first_seq, last_seq, event_count, earliest,
+        latest
     )
-    SELECT $1::bigint, $2::bigint, $3::bytea, $4::bytea, $5::smallint, {FORMAT}, {{ledger}}
+    SELECT $1::bigint, $2::bigint, $3::bytea, $4::bytea, $5::bytea, $6::smallint, {FORMAT}, {{ledger}}
     WHERE $2 = 1 OR EXISTS (
         SELECT FROM writer_batches
-        WHERE writer_id = $1 AND batch_no = $2 - 1 AND digest = $4 AND last_seq < $6
+        WHERE writer_id = $1 AND batch_no = $2 - 1 AND digest = $4 AND last_seq < $7
     )
     ON CONFLICT (writer_id, batch_no) DO NOTHING
     RETURNING writer_id
@@ -48,24 +49,24 @@ SELECT opened.writer_id, outcome.* FROM opened, {{outcomes}} AS outcome ({_COLUM
 
 # The fewer parameters, the better: of a single outcome its number and its time are also its batch's.
 _APPEND_ONE: Final = _APPEND_OUTCOMES.format(
-    ledger="$6::bigint, $6, 1, $7::timestamptz, $7",
-    outcomes="(VALUES ($7, $8::bigint, $6, {}))".format(
-        ", ".join(f"${number}::{type_}" for number, type_ in enumerate(list(_COLUMN_TYPES.values())[3:], 9))
+    ledger="$7::bigint, $7, 1, $8::timestamptz, $8",
+    outcomes="(VALUES ($8, $9::bigint, $7, {}))".format(
+        ", ".join(f"${number}::{type_}" for number, type_ in enumerate(list(_COLUMN_TYPES.values())[3:], 10))
     ),
 )
 _APPEND_FEW: Final = _APPEND_OUTCOMES.format(
-    ledger="$6::bigint, $7::bigint, $8::integer, $9::timestamptz, $10::timestamptz",
+    ledger="$7::bigint, $8::bigint, $9::integer, $10::timestamptz, $11::timestamptz",
     outcomes="unnest({})".format(
-        ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(_COLUMN_TYPES.values(), 11))
+        ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(_COLUMN_TYPES.values(), 12))
     ),
 )
-_APPEND_BATCH: Final = "SELECT append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+_APPEND_BATCH: Final = "SELECT append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 
 # Several statements that are sent at once take no parameters, and literals find no function without their types.
 _OPEN_BATCH: Final = """
 SELECT open_batch(
     {}::bigint, {}::bigint, {}::bigint, {}::bigint, {}::integer, {}::smallint, {}::smallint, {}::bytea, {}::bytea,
-    {}::timestamptz, {}::timestamptz
+    {}::timestamptz, {}::timestamptz, {}::bytea
 )
 """
 
@@ -76,13 +77,15 @@ async def append_batch(connection: Connection, sealed: PostgresBatch) -> None:
     if count > SMALL_BATCH:
         await _copy(connection, sealed)
     elif count == 0 or sealed.finish_document or not await _append_outcomes(connection, sealed):
-        await connection.execute(_APPEND_BATCH, *_ledger_entry(sealed), sealed.append_document())
+        *entry, seal = _ledger_entry(sealed)
+        await connection.execute(_APPEND_BATCH, *entry, sealed.append_document(), seal)
 
 
 async def _append_outcomes(connection: Connection, sealed: PostgresBatch) -> bool:
     """Store a batch that is nothing but a few outcomes; tell whether the ledger took it."""
     batch = sealed.batch
-    name = (batch.writer_id, batch.batch_no, sealed.digest, batch.previous_digest, int(batch.source))
+    digests = (sealed.digest, batch.previous_digest, sealed.seal)
+    name = (batch.writer_id, batch.batch_no, *digests, int(batch.source))
     if batch.first_seq == batch.last_seq:
         at, user_id, _, *others = _values(batch.outcomes[0])
         status: str = await connection.execute(_APPEND_ONE, *name, batch.first_seq, at, user_id, *others)
@@ -127,6 +130,7 @@ def _ledger_entry(sealed: PostgresBatch) -> tuple[object, ...]:
         batch.previous_digest,
         to_datetime(batch.earliest),
         to_datetime(batch.latest),
+        sealed.seal,
     )
 
 

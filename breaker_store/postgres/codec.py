@@ -1,11 +1,21 @@
 """How events stand in Postgres: as bytes for COPY, and as documents. The way back is in `stored_events`.
 
-The digest of a batch (format 1) is SHA-256 over: the writer's id and the batch's number, 8 bytes each, big-endian; the
-previous digest, if there is one; the rows of its outcomes in the binary format of COPY, columns as in
-`OUTCOME_COLUMNS`, in the order of their numbers, without header and trailer; then, for each transition in the order of
-its number, its canonical document: JSON with sorted keys, no spaces, characters outside ASCII as they are, in UTF-8.
-All of it can be read again from what is stored, so the ledger proves that it is what was sent. What a batch says to be
-missing (its gaps) is stored with it and not covered: a batch that is sent again must bring the same gaps.
+The digest of a batch (format 2) is made so that a person can be erased from it and the rest stays proven. It is SHA-256
+over: the writer's id and the batch's number, 8 bytes each, big-endian; the previous digest, if there is one; the digest
+of what is countable; the digest of the contents. Both of these are SHA-256, over
+
+- what is countable: the rows of its outcomes in the binary format of COPY, without header and trailer, each up to its
+  `attempt`, so without user and texts; then the transitions' countable documents (`countable_document`);
+- the contents: a random salt; the rows as a whole, columns as in `OUTCOME_COLUMNS`, in the order of their numbers; then,
+  for each transition in the order of its number, its canonical document: JSON with sorted keys, no spaces, characters
+  outside ASCII as they are, in UTF-8.
+
+The ledger keeps the salt and the digest of what is countable. All else can be read again from what is stored, so the
+ledger proves that it is what was sent. When a person is erased, the salt of a batch is forgotten with their texts: the
+digest of the old contents then tells nothing of them, and what is countable stays proven as it was.
+
+What a batch says to be missing (its gaps) is stored with it and not covered: a batch that is sent again must bring the
+same gaps.
 """
 
 from __future__ import annotations
@@ -28,16 +38,15 @@ from breaker_store.core.events import (
 )
 from breaker_store.core.policy import Policy
 from breaker_store.errors import EventRefusedError
-from breaker_store.ports import Batch, Gap, Mark, OutcomeRow
+from breaker_store.ports import SALT_BYTES, Batch, Gap, Mark, OutcomeRow
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 DETAILS_VERSION = 1
 
 OUTCOME_COLUMNS = (
     "occurred_at",
-    "user_id",
     "writer_id",
     "writer_seq",
     "duration_us",
@@ -48,25 +57,31 @@ OUTCOME_COLUMNS = (
     "probe",
     "count",
     "attempt",
-    "trace_id",
+    # From here on it is about a person.
+    "user_id",
     "operation",
     "error_type",
     "error_message",
+    "trace_id",
 )
+
+PRIVATE_DETAILS = ("reason", "last_failure", "causes")
+"""What of a transition's details has texts about a person in it, and goes when they are erased."""
 
 STATE_NUMBERS = {CircuitState.CLOSED: 0, CircuitState.OPEN: 1, CircuitState.HALF_OPEN: 2}
 STATES = {number: state for state, number in STATE_NUMBERS.items()}
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_POSTGRES_EPOCH_US = 946_684_800_000_000
+POSTGRES_EPOCH_US = 946_684_800_000_000
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
 _NULL = struct.pack(">i", -1)
-# Sixteen fields, each preceded by its length: five of 8 bytes, two of 4, two of 2, then nulls up to the operation.
-_PLAIN_ROW = struct.Struct(">hiqiqiqiqiqiiiiihihiiii").pack
-_LEADING_FIELDS = struct.Struct(">hiqiqiqiq").pack
+# Sixteen fields, each preceded by its length: four of 8 bytes, two of 4, two of 2, three nulls, and the user.
+_PLAIN_ROW = struct.Struct(">hiqiqiqiqiiiiihihiiiiq").pack
+_LEADING_FIELDS = struct.Struct(">hiqiqiq").pack
+USER_FIELD_SIZE = 12
 _BATCH_NAME = struct.Struct(">qq").pack
 _BIGINT = struct.Struct(">iq").pack
 _INTEGER = struct.Struct(">ii").pack
@@ -81,6 +96,7 @@ class PostgresBatch:
     Attributes:
         rows: the outcomes as COPY takes them, without header and trailer.
         finish_document: what the function `finish_batch` takes; empty if the batch is nothing but outcomes.
+        seal: the salt and the digest of what is countable, 16 and 32 bytes.
 
     """
 
@@ -88,6 +104,7 @@ class PostgresBatch:
     rows: bytes
     finish_document: str
     digest: bytes
+    seal: bytes
 
     def copy_data(self) -> bytes:
         return b"".join((_HEADER, self.rows, _TRAILER))
@@ -112,48 +129,83 @@ def seal(batch: Batch) -> PostgresBatch:
 
 
 def _seal(batch: Batch) -> PostgresBatch:
-    rows = encode_rows(batch.writer_id, batch.outcomes)
-    digest = hashlib.sha256(_BATCH_NAME(batch.writer_id, batch.batch_no))
-    digest.update(batch.previous_digest or b"")
-    digest.update(rows)
+    parts = _encode_rows(batch.writer_id, batch.outcomes)
+    rows = b"".join(parts)
+    countable = b"".join([part[:-USER_FIELD_SIZE] for part in parts[::_PARTS]])
     documents = [transition_document(user_id, transition) for user_id, transition in batch.transitions]
-    for document in documents:
-        digest.update(canonical(document).encode())
+    contents = contents_digest(batch.salt, rows, documents)
+    seal = batch.salt + countable_digest(countable, documents)
+    digest = batch_digest(batch.writer_id, batch.batch_no, batch.previous_digest, seal, contents)
     finish_document = _finish_document(batch, documents)
     finish_document.encode()  # what can't be encoded is found here, before it is sent
-    return PostgresBatch(batch, rows, finish_document, digest.digest())
+    return PostgresBatch(batch, rows, finish_document, digest, seal)
 
 
-def encode_rows(writer_id: int, rows: Sequence[OutcomeRow]) -> bytes:
-    """Encode outcomes for a binary COPY; the common row, a success with nothing to say, is packed in one go."""
+def batch_digest(
+    writer_id: int, batch_no: int, previous_digest: bytes | None, seal: bytes, contents: bytes
+) -> bytes:
+    """Give the digest of a batch from its parts, as the module says; `contents` is their digest."""
+    head = _BATCH_NAME(writer_id, batch_no) + (previous_digest or b"")
+    return hashlib.sha256(head + seal[SALT_BYTES:] + contents).digest()
+
+
+def contents_digest(salt: bytes, rows: bytes, documents: Iterable[Mapping[str, Any]]) -> bytes:
+    digest = hashlib.sha256(salt)
+    digest.update(rows)
+    for document in documents:
+        digest.update(canonical(document).encode())
+    return digest.digest()
+
+
+def countable_digest(rows: bytes, documents: Iterable[Mapping[str, Any]]) -> bytes:
+    """Give the digest of what is countable, from rows that end before their user, and whole documents."""
+    digest = hashlib.sha256(rows)
+    for document in documents:
+        digest.update(canonical(countable_document(document)).encode())
+    return digest.digest()
+
+
+def countable_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a transition's document what is about a person."""
+    details = {name: value for name, value in document["details"].items() if name not in PRIVATE_DETAILS}
+    return {**{name: document[name] for name in document if name != "user_id"}, "details": details}
+
+
+def _encode_rows(writer_id: int, rows: Sequence[OutcomeRow]) -> list[bytes]:
+    """Encode outcomes for a binary COPY, each in `_PARTS` parts, of which the first ends with the user.
+
+    The common row, a success with nothing to say, is packed in one go.
+    """
     parts = []
     for row in rows:
         at, user_id, seq, duration, generation, era, kind, verdict, *rest, operation, error_type, message = (
             row
         )
         if duration is None or rest != _NOTHING:
-            parts.append(_encode_row(writer_id, row))
+            parts += _encode_row(writer_id, row)
             continue
         parts.append(
             _PLAIN_ROW(
-                16, 8, at - _POSTGRES_EPOCH_US, 8, user_id, 8, writer_id, 8, seq, 8, duration,
-                4, generation, 4, era, 2, kind, 2, verdict, -1, -1, -1, -1,
+                16, 8, at - POSTGRES_EPOCH_US, 8, writer_id, 8, seq, 8, duration,
+                4, generation, 4, era, 2, kind, 2, verdict, -1, -1, -1, 8, user_id,
             )
         )  # fmt: skip
         parts.append(_encoded_name(operation))
         parts.append(_encoded_name(error_type))
-        parts.append(_encoded(message))
-    return b"".join(parts)
+        parts.append(_NO_MESSAGE if message is None else _encoded(message) + _NULL)
+    return parts
 
 
+_PARTS = 4
 _NOTHING: list[None] = [None, None, None, None]
+_NO_MESSAGE = _NULL + _NULL
 
 
-def _encode_row(writer_id: int, row: OutcomeRow) -> bytes:
+def _encode_row(writer_id: int, row: OutcomeRow) -> tuple[bytes, ...]:
     at, user_id, seq, duration, generation, era, kind, verdict, probe, count, attempt, trace_id, *texts = row
-    return b"".join(
+    leading = b"".join(
         (
-            _LEADING_FIELDS(16, 8, at - _POSTGRES_EPOCH_US, 8, user_id, 8, writer_id, 8, seq),
+            _LEADING_FIELDS(16, 8, at - POSTGRES_EPOCH_US, 8, writer_id, 8, seq),
             _NULL if duration is None else _BIGINT(8, duration),
             _INTEGER(4, generation),
             _INTEGER(4, era),
@@ -162,12 +214,11 @@ def _encode_row(writer_id: int, row: OutcomeRow) -> bytes:
             _NULL if probe is None else _INTEGER(4, probe),
             _NULL if count is None else _INTEGER(4, count),
             _NULL if attempt is None else _SMALLINT(2, attempt),
-            _NULL if trace_id is None else _LENGTH(16) + trace_id.bytes,
-            _encoded_name(texts[0]),
-            _encoded_name(texts[1]),
-            _encoded(texts[2]),
+            _BIGINT(8, user_id),
         )
     )
+    trace = _NULL if trace_id is None else _LENGTH(16) + trace_id.bytes
+    return leading, _encoded_name(texts[0]), _encoded_name(texts[1]), _encoded(texts[2]) + trace
 
 
 @lru_cache(maxsize=4_096)

@@ -12,34 +12,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-import asyncpg
-
 from breaker_store.core.events import Kind, Verdict
-from breaker_store.errors import LogUnavailableError, UnknownBreakerError
-from breaker_store.postgres.connecting import (
-    CONNECT_TIMEOUT_SECONDS,
-    SESSION_SETTINGS,
-    Connection,
-    described,
-    reach,
-)
+from breaker_store.errors import UnknownBreakerError
+from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.history import STORED_KINDS
-
-# Whoever takes the lines sets the pace, also one who pages through them. Meanwhile a statement lasts, and between two of
-# them the server may be waiting for us. That the network is still there is asked by the keepalives of every session.
-_SETTINGS: Final = SESSION_SETTINGS | {
-    "idle_in_transaction_session_timeout": "0",
-    "statement_timeout": "0",
-}
-
-# No day is dropped before its turn. The lock comes before the snapshot is taken; appends and new days pass by it.
-_KEEP_DAYS: Final = "LOCK TABLE breaker_events IN ACCESS SHARE MODE"
+from breaker_store.postgres.snapshots import snapshot
 
 _DAY_BOUNDS: Final = """
 SELECT DISTINCT bound[1]::timestamptz AS bound
@@ -106,7 +88,7 @@ async def export_events(
         LogUnavailableError: the database can't be reached, or broke off. What was written is not the whole.
 
     """
-    async with _snapshot(database_url) as connection:
+    async with snapshot(database_url, "the export") as connection:
         if wanted.user_id is not None and not await connection.fetchval(_KNOWN, wanted.user_id):
             raise UnknownBreakerError(wanted.user_id)
         total = await _estimate(connection, wanted)
@@ -119,29 +101,6 @@ async def export_events(
         first, _ = await _tell_times(connection, filled[0])
         _, last = await _tell_times(connection, filled[-1])
         return ExportReport(lines.done, first, last)
-
-
-@asynccontextmanager
-async def _snapshot(database_url: str) -> AsyncIterator[Connection]:
-    """Lend a connection that sees the log as it is now."""
-    connection = await reach(
-        database_url,
-        writing=False,
-        server_settings=_SETTINGS,
-        timeout=CONNECT_TIMEOUT_SECONDS,
-        command_timeout=None,
-    )
-    try:
-        await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        await connection.execute(_KEEP_DAYS)
-        yield connection
-        await connection.close()
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise LogUnavailableError(f"the export broke off: {described(error)}") from error
-    finally:
-        # There is nothing to roll back; and where the export was broken off, the driver would wait for the server's end
-        # of a COPY that it has heard already.
-        connection.terminate()
 
 
 async def _divide(connection: Connection, wanted: ExportFilter) -> list[_Part]:

@@ -8,7 +8,7 @@ from its position and miss nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -78,6 +78,7 @@ LEFT JOIN LATERAL (
 
 _ALL_UNSETTLED = f"{_UNSETTLED} WHERE state.state <> 0 OR state.tail_from IS NOT NULL ORDER BY state.user_id"
 _ONE = f"{_UNSETTLED} WHERE state.user_id = $1"
+_SOME = f"{_UNSETTLED} WHERE state.user_id = ANY ($1::bigint[]) ORDER BY state.user_id"
 
 # What a transition's columns tell of the row, by one look-up for each row: there may be very many transitions.
 _CONTRADICTIONS = """
@@ -161,13 +162,9 @@ async def read_all(connection: Connection, policy: Policy) -> Snapshot:
     return Snapshot(untouched, clean, breakers, position)
 
 
-async def read_states(connection: Connection, policy: Policy) -> dict[int, BreakerState]:
-    """Give what the rows say of all breakers, within the caller's transaction."""
-    untouched = await connection.fetchval(_UNTOUCHED) or []
-    states = dict.fromkeys(untouched, BreakerState(policy))
-    touched = [read_clean(row, policy) for row in await connection.fetch(_CLEAN)]
-    touched += _read_unsettled_breakers(await connection.fetch(_ALL_UNSETTLED), policy)
-    return states | {stored.user_id: stored.state for stored in touched}
+async def read_some(connection: Connection, user_ids: Sequence[int], policy: Policy) -> list[StoredBreaker]:
+    """Give what the rows say of some breakers; those that have none are left out."""
+    return _read_unsettled_breakers(await connection.fetch(_SOME, user_ids), policy)
 
 
 def _read_unsettled_breakers(unsettled: list[asyncpg.Record], policy: Policy) -> list[StoredBreaker]:

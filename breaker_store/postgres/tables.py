@@ -98,6 +98,11 @@ def _event_columns() -> list[Column[Any]]:
         # Transitions: from, to, reason, actor, the policy in force, the causes; readable without the outcomes.
         Column("details", JSONB),
         Column("details_version", SmallInteger),
+        # Transitions that won: their link of the chain; a random salt; and, once their user was erased, which forgets
+        # the salt, the digest of what was about them.
+        Column("chain", LargeBinary),
+        Column("salt", LargeBinary),
+        Column("private_digest", LargeBinary),
     ]
 
 
@@ -237,13 +242,31 @@ batches = Table(
     Column("latest", _instant(), nullable=False),
     Column("recorded_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
     Column("xid", TransactionId, nullable=False, server_default=func.pg_current_xact_id()),
+    # The salt, and the digest of what is countable. Null in format 1.
+    Column("seal", LargeBinary),
     CheckConstraint("batch_no >= 1", "batch_no"),
     CheckConstraint("first_seq >= 1", "first"),
     CheckConstraint("event_count BETWEEN 0 AND last_seq - first_seq + 1", "count"),
     CheckConstraint("octet_length(digest) = 32 AND octet_length(previous_digest) = 32", "digest"),
     CheckConstraint("(batch_no = 1) = (previous_digest IS NULL)", "chain"),
     CheckConstraint("earliest <= latest", "times"),
+    CheckConstraint("(format = 1) = (seal IS NULL) AND octet_length(seal) = 48", "seal"),
     comment="The ledger: every batch of events that is stored, once. Append-only",
+)
+
+resealed_batches = Table(
+    "resealed_batches",
+    metadata,
+    Column("writer_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("batch_no", BigInteger, primary_key=True, autoincrement=False),
+    # The event that tells of the erasure.
+    Column("erasure_writer_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("erasure_writer_seq", BigInteger, primary_key=True, autoincrement=False),
+    # Of the batch's contents.
+    Column("digest_before", LargeBinary, nullable=False),
+    Column("digest_after", LargeBinary, nullable=False),
+    CheckConstraint("octet_length(digest_before) = 32 AND octet_length(digest_after) = 32", "digests"),
+    comment="The batches from which a person was erased: the digest of their contents before and after. Append-only",
 )
 
 gaps = Table(
@@ -304,6 +327,8 @@ log_position = Table(
     Column("breakers", BigInteger, nullable=False, server_default=text("0")),
     Column("open_breakers", BigInteger, nullable=False, server_default=text("0")),
     Column("half_open_breakers", BigInteger, nullable=False, server_default=text("0")),
+    # The last link.
+    Column("chain", LargeBinary, nullable=False, server_default=text("decode(repeat('00', 32), 'hex')")),
     CheckConstraint("singleton", "one_row"),
     comment="One row: the position of the last transition that won, and how many breakers there are",
 )

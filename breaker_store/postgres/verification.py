@@ -1,59 +1,70 @@
-"""The check that the breakers' rows say what their events say (DESIGN rule 14): everything is folded again."""
+"""The proof that the record is whole: everything is checked, in one snapshot, while the log goes on.
+
+What it can't prove: that a writer recorded what happened; and, without a head that was kept elsewhere, that nobody who
+owns the database made the whole of it anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
 
-import asyncpg
+from breaker_store.postgres.batch_checks import BatchReport, check_batches
+from breaker_store.postgres.chain_checks import Head, check_causes, check_chain, compare_head, take_head
+from breaker_store.postgres.findings import Findings
+from breaker_store.postgres.sealed_batches import list_days
+from breaker_store.postgres.snapshots import snapshot
+from breaker_store.postgres.state_checks import check_states
 
-from breaker_store.core.events import FIRST_TRANSITION_KIND, StoredEvent
-from breaker_store.core.policy import Policy
-from breaker_store.core.rebuild import rebuild
-from breaker_store.core.state import BreakerState
-from breaker_store.postgres.connecting import Connection
-from breaker_store.postgres.loading import read_states
-from breaker_store.postgres.stored_events import is_known_kind, read_outcome, read_transition
-
-ROWS_AT_ONCE = 5_000
-
-_EVERYTHING = "SELECT * FROM breaker_events ORDER BY user_id, occurred_at, writer_id, writer_seq"
+OnProgress: TypeAlias = Callable[[str, int, int | None], None]
+"""Told what is being checked, how much of it is done, and of how much; None if nobody knows."""
 
 
-class Contradiction(NamedTuple):
-    """A breaker whose row does not say what its events say; `stored` is None if it has no row."""
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was checked, and what is wrong.
 
-    user_id: int
-    stored: BreakerState | None
-    folded: BreakerState
+    Attributes:
+        transitions: of the chain, so without those that lost.
+        head: to be kept elsewhere; of a record that is not whole, it names the record as it is.
+        problems: how many were found; `findings` has the first ones.
 
-
-async def find_contradictions(connection: Connection, policy: Policy) -> AsyncIterator[Contradiction]:
-    """Fold every event of every user, in one snapshot, and give the breakers whose row says otherwise.
-
-    Memory holds all breakers' states and one user's events at a time. `policy` holds where a user has none.
     """
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        stored = await read_states(connection, policy)
-        async for user_id, events in _events_by_user(connection):
-            folded = rebuild(policy, events)
-            if stored.get(user_id) != folded:
-                yield Contradiction(user_id, stored.get(user_id), folded)
+
+    batches: BatchReport
+    transitions: int
+    breakers: int
+    head: Head
+    problems: int
+    findings: tuple[str, ...]
 
 
-async def _events_by_user(connection: Connection) -> AsyncIterator[tuple[int, list[StoredEvent]]]:
-    user_id: int | None = None
-    events: list[StoredEvent] = []
-    async for row in connection.cursor(_EVERYTHING, prefetch=ROWS_AT_ONCE):
-        if row["user_id"] != user_id:
-            if user_id is not None:
-                yield user_id, events
-            user_id, events = row["user_id"], []
-        if is_known_kind(row["kind"]):
-            events.append(_read_event(row))
-    if user_id is not None:
-        yield user_id, events
+async def verify(
+    database_url: str,
+    expected: Head | None = None,
+    on_progress: OnProgress = lambda _what, _done, _total: None,
+) -> Verification:
+    """Check positions, chain, every batch's digest, every breaker's row and every cause; and a head, if one is given.
 
+    Raises:
+        LogUnavailableError: the database can't be reached, or broke off.
 
-def _read_event(row: asyncpg.Record) -> StoredEvent:
-    return read_outcome(row) if row["kind"] < FIRST_TRANSITION_KIND else read_transition(row).transition
+    """
+    findings = Findings()
+    async with snapshot(database_url, "the check") as connection:
+        chain = await check_chain(
+            connection, findings, expected, lambda done: on_progress("transitions", done, None)
+        )
+        if expected is not None:
+            await compare_head(connection, findings, chain, expected)
+        batches = await check_batches(
+            connection, findings, lambda done, total: on_progress("events", done, total)
+        )
+        days = [day.date for day in await list_days(connection) if day.leaf is not None]
+        await check_causes(connection, findings, min(days, default=None))
+        breakers = await check_states(
+            connection, findings, lambda done, total: on_progress("breakers", done, total)
+        )
+        head = await take_head(connection, chain)
+    return Verification(batches, chain.position, breakers, head, findings.count, tuple(findings.texts))

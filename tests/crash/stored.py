@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 
 from breaker_store import Policy
-from breaker_store.postgres.verification import find_contradictions
+from breaker_store.postgres.state_checks import find_contradictions
 from tests.postgres.stored import contradicting_batches
 
 _POSITIONS = "SELECT count(*), max(position), (SELECT last FROM log_position) FROM breaker_transitions WHERE position > 0"
@@ -52,7 +52,8 @@ async def complaints_about(connection: asyncpg.Connection, policy: Policy) -> li
         f"batch {number} of writer {writer} is not what was sent"
         for writer, number in await _altered(connection)
     ]
-    contradictions = [each async for each in find_contradictions(connection, policy)]
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        contradictions = [each async for each in find_contradictions(connection, policy)]
     wrong += [
         f"the row of breaker {each.user_id} says {each.stored}, its events {each.folded}"
         for each in contradictions

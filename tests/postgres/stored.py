@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import struct
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,18 +34,48 @@ async def recompute_digest(connection: asyncpg.Connection, batch: asyncpg.Record
     data = io.BytesIO()
     query = _ROWS.format(", ".join(OUTCOME_COLUMNS), writer_id, first, last)
     await connection.copy_from_query(query, output=data, format="binary")
-    digest = hashlib.sha256(struct.pack(">qq", writer_id, batch["batch_no"]))
-    digest.update(batch["previous_digest"] or b"")
-    digest.update(data.getvalue()[COPY_HEADER_BYTES:-COPY_TRAILER_BYTES])
-    for row in await connection.fetch(
-        "SELECT * FROM breaker_transitions WHERE writer_id = $1 AND writer_seq BETWEEN $2 AND $3 ORDER BY writer_seq",
-        writer_id,
-        first,
-        last,
-    ):
-        text = json.dumps(transition_document(row), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        digest.update(text.encode())
-    return digest.digest()
+    rows = data.getvalue()[COPY_HEADER_BYTES:-COPY_TRAILER_BYTES]
+    documents = [
+        transition_document(row)
+        for row in await connection.fetch(
+            "SELECT * FROM breaker_transitions WHERE writer_id = $1 AND writer_seq BETWEEN $2 AND $3"
+            " ORDER BY writer_seq",
+            writer_id,
+            first,
+            last,
+        )
+    ]
+    contents = hashlib.sha256(batch["seal"][:16] + rows + canonical(documents)).digest()
+    countable = hashlib.sha256(countable_rows(rows) + canonical(map(countable_document, documents))).digest()
+    name = struct.pack(">qq", writer_id, batch["batch_no"])
+    return hashlib.sha256(name + (batch["previous_digest"] or b"") + countable + contents).digest()
+
+
+def canonical(documents: Iterable[dict[str, Any]]) -> bytes:
+    texts = (
+        json.dumps(each, sort_keys=True, separators=(",", ":"), ensure_ascii=False) for each in documents
+    )
+    return "".join(texts).encode()
+
+
+def countable_rows(rows: bytes) -> bytes:
+    """Take the first eleven fields of each row, and the two bytes before them."""
+    kept, place = [], 0
+    while place < len(rows):
+        begun, place = place, place + 2
+        for field in range(16):
+            if field == 11:
+                kept.append(rows[begun:place])
+            (length,) = struct.unpack_from(">i", rows, place)
+            place += 4 + max(length, 0)
+    return b"".join(kept)
+
+
+def countable_document(document: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in document.items() if name != "user_id"}
+    private = ("reason", "last_failure", "causes")
+    kept["details"] = {name: value for name, value in document["details"].items() if name not in private}
+    return kept
 
 
 def transition_document(row: asyncpg.Record) -> dict[str, Any]:

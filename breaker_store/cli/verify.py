@@ -1,0 +1,88 @@
+"""`verify`: whether the record is whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from breaker_store.cli.ending import run
+from breaker_store.cli.location import DatabaseUrl, DataDir, locate
+from breaker_store.cli.progress import show_progress
+from breaker_store.settings import Location
+
+if TYPE_CHECKING:
+    from breaker_store.postgres.chain_checks import Head
+    from breaker_store.postgres.verification import Verification
+
+
+def verify_log(
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEAD",
+            help="What an earlier verify ended with: tells whether the record goes on from there.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check that the record is whole: nothing altered, taken out, put in or moved.
+
+    Checks that positions have no gap and their chain is unbroken, that every batch of events is as it was sealed, that
+    each cause of a trip is there, and that each breaker's state is what its events say; all as of one moment, while bots
+    go on. Ends with the head of the record: keep it elsewhere, and give it to a later verify.
+
+    Exits with 1 if anything is wrong; the first places are named.
+    """
+    from breaker_store.postgres.chain_checks import Head  # noqa: PLC0415 - slow to import
+
+    try:
+        expected = None if head is None else Head.read(head)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--head") from None
+    found = run(_verify(locate(database_url, data_dir), expected))
+    if as_json:
+        typer.echo(json.dumps(asdict(found) | {"head": str(found.head)}))
+    else:
+        _show(found, expected)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+async def _verify(location: Location, expected: Head | None) -> Verification:
+    from breaker_store.postgres.verification import verify  # noqa: PLC0415
+    from breaker_store.store import open_database  # noqa: PLC0415
+
+    async with open_database(location) as database_url:
+        with show_progress("checking") as show:
+            return await verify(
+                database_url, expected, lambda what, done, total: show(done, total, f"checking {what}")
+            )
+
+
+def _show(found: Verification, expected: Head | None) -> None:
+    batches = found.batches
+    typer.echo(
+        f"checked {batches.events:,} events in {batches.batches:,} batches, {found.transitions:,} transitions in their "
+        f"chain, {found.breakers:,} breakers"
+    )
+    for count, what in (
+        (batches.old_batches, "batches of an earlier version are not covered but for their order"),
+        (batches.dropped_batches, "batches have no outcomes any more: their days were dropped"),
+        (batches.resealed_batches, "batches were sealed again when somebody was erased"),
+    ):
+        if count:
+            typer.echo(f"{count:,} {what}")
+    for text in found.findings:
+        typer.echo(f"WRONG: {text}")
+    if found.problems > len(found.findings):
+        typer.echo(f"and {found.problems - len(found.findings):,} more")
+    if not found.problems:
+        typer.echo(
+            "the record is whole" + ("" if expected is None else ", and goes on from the head that was given")
+        )
+    typer.echo(f"head: {found.head}")

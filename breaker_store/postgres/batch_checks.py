@@ -1,0 +1,224 @@
+"""The check that outcomes and transitions are those that were sealed in their batches, and all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from breaker_store.core.events import EventId
+from breaker_store.postgres.codec import (
+    FORMAT,
+    SALT_BYTES,
+    batch_digest,
+    contents_digest,
+    countable_digest,
+    to_datetime,
+)
+from breaker_store.postgres.connecting import Connection
+from breaker_store.postgres.copied_rows import CopiedRow, sorted_rows, split_rows
+from breaker_store.postgres.findings import Findings
+from breaker_store.postgres.sealed_batches import Day, StoredBatch, list_days, read_batches
+
+_LEDGER_BREAKS: Final = """
+SELECT writer_id, batch_no, last_batch_no, previous_digest IS DISTINCT FROM last_digest AS is_other_digest
+FROM (
+    SELECT
+        writer_id, batch_no, first_seq, previous_digest,
+        lag(batch_no) OVER chain AS last_batch_no, lag(digest) OVER chain AS last_digest,
+        lag(last_seq) OVER chain AS previous_last_seq
+    FROM writer_batches
+    WINDOW chain AS (PARTITION BY writer_id ORDER BY batch_no)
+) AS batch
+WHERE batch_no <> coalesce(last_batch_no, 0) + 1
+    OR previous_digest IS DISTINCT FROM last_digest
+    OR first_seq <= coalesce(previous_last_seq, 0)
+ORDER BY writer_id, batch_no
+"""
+
+_EVENTS: Final = "SELECT coalesce(sum(event_count), 0)::bigint FROM writer_batches"
+
+_RESEALED: Final = "SELECT writer_id, batch_no, digest_before, digest_after FROM resealed_batches"
+
+_ERASURES: Final = """
+SELECT
+    erasure_writer_id, erasure_writer_seq, details ->> 'erasure_digest' AS told,
+    encode(
+        sha256(string_agg(
+            int8send(resealed.writer_id) || int8send(batch_no) || digest_before || digest_after, ''::bytea
+            ORDER BY resealed.writer_id, batch_no
+        )),
+        'hex'
+    ) AS found
+FROM resealed_batches AS resealed
+LEFT JOIN breaker_transitions AS erasure
+    ON erasure.writer_id = erasure_writer_id AND erasure.writer_seq = erasure_writer_seq AND position IS NOT NULL
+GROUP BY erasure_writer_id, erasure_writer_seq, details
+"""
+
+Reseal = tuple[bytes, bytes]
+
+
+@dataclass(slots=True)
+class BatchReport:
+    """How much was checked.
+
+    Attributes:
+        events, batches: whose contents are those that were sealed, or not.
+        old_batches: of format 1, whose contents no check covers.
+        dropped_batches: whose outcomes are gone with their days, all or some, which retention drops from the oldest on.
+        resealed_batches: from which somebody was erased.
+
+    """
+
+    events: int = 0
+    batches: int = 0
+    old_batches: int = 0
+    dropped_batches: int = 0
+    resealed_batches: int = 0
+
+
+async def check_batches(
+    connection: Connection, findings: Findings, on_progress: Callable[[int, int | None], None]
+) -> BatchReport:
+    """Check the ledger, and every event against it, within the caller's snapshot."""
+    for row in await connection.fetch(_LEDGER_BREAKS):
+        findings.add(_ledger_break(row["writer_id"], row["batch_no"], row["last_batch_no"]))
+    for row in await connection.fetch(_ERASURES):
+        if row["told"] != row["found"]:
+            event = EventId(row["erasure_writer_id"], row["erasure_writer_seq"])
+            findings.add(
+                f"batches were sealed again by an erasure, {event}, that tells of others or is not in the log"
+            )
+    total = await connection.fetchval(_EVENTS)
+    days = await list_days(connection)
+    horizon = next((day.date for day in days if day.leaf is not None), None)
+    check = _BatchCheck(findings, await _resealed(connection), horizon, lambda done: on_progress(done, total))
+    await read_batches(connection, days, check.take, check.take_left_over)
+    return check.report
+
+
+async def _resealed(connection: Connection) -> dict[tuple[int, int], list[Reseal]]:
+    resealed: dict[tuple[int, int], list[Reseal]] = defaultdict(list)
+    for writer_id, batch_no, before, after in await connection.fetch(_RESEALED):
+        resealed[writer_id, batch_no].append((before, after))
+    return resealed
+
+
+def _ledger_break(writer_id: int, batch_no: int, last_batch_no: int | None) -> str:
+    if batch_no != (last_batch_no or 0) + 1:
+        return f"the ledger has no batch {(last_batch_no or 0) + 1} of writer {writer_id}, but later ones"
+    return f"batch {batch_no} of writer {writer_id} does not follow the one before it in the ledger"
+
+
+class _BatchCheck:
+    def __init__(
+        self,
+        findings: Findings,
+        resealed: dict[tuple[int, int], list[Reseal]],
+        horizon: date | None,
+        on_done: Callable[[int], None],
+    ) -> None:
+        self._findings = findings
+        self._resealed = resealed
+        self._horizon = horizon
+        self._on_done = on_done
+        self.report = BatchReport()
+
+    def take(self, batch: StoredBatch) -> None:
+        report = self.report
+        report.batches += 1
+        report.events += batch.event_count
+        if report.batches % 256 == 0:
+            self._on_done(report.events)
+        if batch.format != FORMAT:
+            report.old_batches += 1
+        elif self._is_dropped(batch):
+            report.dropped_batches += 1
+        elif not self._is_as_sealed(batch):
+            self._findings.add(explain(batch))
+
+    def take_left_over(self, day: Day, rows: bytes) -> None:
+        for row in split_rows(rows):
+            self._findings.add(f"event {_name(row)} of {day.date} belongs to no batch of the ledger")
+
+    def _is_dropped(self, batch: StoredBatch) -> bool:
+        """Tell whether days of it are gone that retention may have dropped: before the oldest that is there."""
+        has_outcomes = batch.event_count > len(batch.documents)
+        return has_outcomes and (self._horizon is None or batch.earliest_day < self._horizon)
+
+    def _is_as_sealed(self, batch: StoredBatch) -> bool:
+        seal = batch.seal or b""
+        rows = b"".join(row.data for row in sorted_rows(batch.rows)) if batch.is_divided else batch.rows
+        contents = contents_digest(seal[:SALT_BYTES], rows, batch.documents)
+        reseals = self._resealed.get((batch.writer_id, batch.batch_no))
+        if reseals is not None:
+            self.report.resealed_batches += 1
+            return self._is_as_sealed_again(batch, rows, contents, reseals)
+        return _digest_of(batch, contents) == batch.digest
+
+    def _is_as_sealed_again(
+        self, batch: StoredBatch, rows: bytes, contents: bytes, reseals: list[Reseal]
+    ) -> bool:
+        """Follow the seals from the first to the last, and see that what is countable is as it was."""
+        follow = dict(reseals)
+        first = next((before for before in follow if _digest_of(batch, before) == batch.digest), None)
+        if first is None or batch.seal is None:
+            return False
+        last = first
+        for _ in reseals:
+            last = follow.get(last, last)
+        countable = b"".join(row.countable for row in split_rows(rows))
+        return last == contents and batch.seal[SALT_BYTES:] == countable_digest(countable, batch.documents)
+
+
+def _digest_of(batch: StoredBatch, contents: bytes) -> bytes:
+    return batch_digest(batch.writer_id, batch.batch_no, batch.previous_digest, batch.seal or b"", contents)
+
+
+def erasure_digest(reseals: Iterable[tuple[int, int, bytes, bytes]]) -> str:
+    """Give what the event of an erasure says of the batches (writer, number, digest before, after) it sealed again."""
+    digest = hashlib.sha256()
+    for writer_id, batch_no, before, after in sorted(reseals):
+        digest.update(
+            writer_id.to_bytes(8, "big", signed=True)
+            + batch_no.to_bytes(8, "big", signed=True)
+            + before
+            + after
+        )
+    return digest.hexdigest()
+
+
+def explain(batch: StoredBatch) -> str:
+    """Say of a batch what is not as it was sealed, as narrowly as can be told."""
+    rows = sorted_rows(batch.rows)
+    if strays := [row for row in rows if not _belongs(row, batch)]:
+        return f"event {_name(strays[0])} belongs to no batch of the ledger"
+    name = f"batch {batch.batch_no} of writer {batch.writer_id}"
+    numbers = [row.writer_seq for row in rows] + [document["seq"] for document in batch.documents]
+    span = range(batch.first_seq, batch.last_seq + 1)
+    if len(numbers) < batch.event_count:
+        missing = sorted(set(span) - set(numbers)) if batch.event_count == len(span) else []
+        which = f", the first is {EventId(batch.writer_id, missing[0])}" if missing else ""
+        return (
+            f"{name}: {batch.event_count - len(numbers)} of its {batch.event_count} events are missing{which}"
+        )
+    if len(numbers) > batch.event_count:
+        return f"{name} has {len(numbers)} events and was sealed with {batch.event_count}"
+    return (
+        f"{name} is not as it was sealed: an event of {EventId(batch.writer_id, batch.first_seq)} to "
+        f"{EventId(batch.writer_id, batch.last_seq)}, of {batch.latest_day}, was altered, or its row of the ledger"
+    )
+
+
+def _belongs(row: CopiedRow, batch: StoredBatch) -> bool:
+    return row.writer_id == batch.writer_id and batch.first_seq <= row.writer_seq <= batch.last_seq
+
+
+def _name(row: CopiedRow) -> str:
+    return (
+        f"{EventId(row.writer_id, row.writer_seq)} ({to_datetime(row.at).isoformat(timespec='milliseconds')})"
+    )

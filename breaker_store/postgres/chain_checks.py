@@ -1,0 +1,201 @@
+"""The check that transitions are those that were stored, in their order, without a gap; and the head of all.
+
+The links are worked out here, from the bytes of what is stored: a function in the database could be another one.
+
+The head names a state of the record: the position and the link of the last transition, and the digests of all batches
+that were complete when it was taken. Kept elsewhere, it tells later whether the record was made anew as a whole, which
+nothing within the database can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Self
+
+from breaker_store.core.events import EventId
+from breaker_store.postgres.connecting import Connection
+from breaker_store.postgres.findings import Findings
+
+GENESIS: Final = bytes(32)
+_ROWS_AT_ONCE: Final = 2_000
+
+_CHAIN: Final = """
+SELECT
+    position, writer_id, writer_seq, chain, private_digest,
+    timestamptz_send(occurred_at) || int8send(writer_id) || int8send(writer_seq) || int4send(generation)
+        || int4send(era) || int4send(version) || int2send(kind) || int2send(details_version)
+        || convert_to((details - '{reason,last_failure,causes}'::text[])::text, 'UTF8') AS countable,
+    CASE WHEN private_digest IS NULL THEN
+        salt || int8send(user_id) || convert_to(
+            jsonb_build_array(details -> 'reason', details -> 'last_failure', details -> 'causes')::text, 'UTF8'
+        )
+    END AS private
+FROM breaker_transitions
+WHERE position IS NOT NULL
+ORDER BY position
+"""
+
+_MISSING_CAUSES: Final = """
+WITH cause AS MATERIALIZED (
+    SELECT
+        position, user_id, document ->> 'id' AS id, (document ->> 'at')::timestamptz AS at,
+        split_part(document ->> 'id', '-', 1)::bigint AS writer_id,
+        substr(document ->> 'id', strpos(document ->> 'id', '-') + 1)::bigint AS writer_seq
+    FROM breaker_transitions
+    CROSS JOIN LATERAL jsonb_array_elements(
+        CASE WHEN jsonb_typeof(details -> 'causes') = 'array' THEN details -> 'causes' ELSE '[]' END
+    ) AS document
+    WHERE position IS NOT NULL
+)
+SELECT cause.position, cause.id
+FROM cause
+LEFT JOIN breaker_outcomes AS outcome
+    ON outcome.writer_id = cause.writer_id AND outcome.writer_seq = cause.writer_seq
+        AND outcome.user_id = cause.user_id AND outcome.kind = 2
+WHERE outcome.writer_id IS NULL
+    AND cause.writer_seq > 0
+    AND cause.at >= $1::date
+    AND NOT EXISTS (SELECT FROM log_gaps WHERE log_gaps.writer_id = cause.writer_id)
+ORDER BY cause.position
+"""
+
+_SNAPSHOT_ENDS: Final = """
+SELECT
+    pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+"""
+_LEDGER: Final = """
+SELECT writer_id, batch_no, digest FROM writer_batches
+WHERE xid < '{}'::xid8 AND recorded_at < to_timestamp({}::numeric / 1000000)
+ORDER BY writer_id, batch_no
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A state of the record.
+
+    Attributes:
+        position: of the last transition.
+        xid, at_us: which batches belong to it: of transactions before this one, and recorded before this time. In a
+            copy that was restored elsewhere, transactions are numbered anew.
+        digest: of the last link and of the batches' digests.
+
+    """
+
+    position: int
+    xid: int
+    at_us: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.position}-{self.xid}-{self.at_us}-{self.digest}"
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read what `str` gave.
+
+        Raises:
+            ValueError: it is none.
+
+        """
+        match = re.fullmatch(r"(\d{1,18})-(\d{1,18})-(\d{1,18})-([0-9a-f]{64})", text.strip(), re.ASCII)
+        if match is None:
+            raise ValueError("a head is written as three numbers and 64 hexadecimal digits, joined by -")
+        position, xid, at_us, digest = match.groups()
+        return cls(int(position), int(xid), int(at_us), digest)
+
+
+def link(previous: bytes, position: int, countable: bytes, private_digest: bytes) -> bytes:
+    """Give a transition's link of the chain; `countable` is what the migration 0009 puts before the private digest."""
+    stored = hashlib.sha256(countable + private_digest).digest()
+    return hashlib.sha256(previous + position.to_bytes(8, "big") + stored).digest()
+
+
+class ChainCheck:
+    """Follows the chain from its beginning.
+
+    Attributes:
+        position: of the last transition that was seen; 0 before the first.
+        link: its link.
+        link_at_head: the link of the position that a head names, once it was passed; None if it was not.
+
+    """
+
+    def __init__(self, findings: Findings, expected: Head | None) -> None:
+        self._findings = findings
+        self._expected = expected
+        self.position = 0
+        self.link = GENESIS
+        self.link_at_head = GENESIS if expected is not None and expected.position == 0 else None
+
+    def take(self, position: int, event_id: EventId, stored: bytes | None, found: bytes | None) -> None:
+        """Take the next transition: the link that is stored with it, and the one that what is stored gives."""
+        if position != self.position + 1:
+            missing = (
+                f"position {self.position + 1} is missing"
+                if position > self.position
+                else "a position is there twice"
+            )
+            self._findings.add(f"{missing}: {event_id} is at {position}")
+        elif stored is None or stored != found:
+            self._findings.add(f"the transition at position {position}, {event_id}, is not as it was stored")
+        self.position, self.link = position, stored or GENESIS
+        if self._expected is not None and self._expected.position == position:
+            self.link_at_head = self.link
+
+
+async def check_chain(
+    connection: Connection, findings: Findings, expected: Head | None, on_done: Callable[[int], None]
+) -> ChainCheck:
+    """Follow the chain, within the caller's snapshot."""
+    check = ChainCheck(findings, expected)
+    async for row in connection.cursor(_CHAIN, prefetch=_ROWS_AT_ONCE):
+        position, writer_id, writer_seq, stored, private_digest, countable, private = row
+        if private is not None:
+            private_digest = hashlib.sha256(private).digest()
+        known = countable is not None and private_digest is not None
+        found = link(check.link, position, countable, private_digest) if known else None
+        check.take(position, EventId(writer_id, writer_seq), stored, found)
+        if position % _ROWS_AT_ONCE == 0:
+            on_done(position)
+    last, chain = await connection.fetchrow("SELECT last, chain FROM log_position")
+    if (last, chain) != (check.position, check.link):
+        findings.add(
+            f"the log's position says {last}, and the last transition is at {check.position}, or has another link"
+        )
+    return check
+
+
+async def check_causes(connection: Connection, findings: Findings, horizon: object) -> None:
+    """See that the failures that made breakers open are there, as far back as outcomes are kept."""
+    for row in await connection.fetch(_MISSING_CAUSES, horizon) if horizon is not None else ():
+        findings.add(f"{row['id']}, a cause of the transition at position {row['position']}, is missing")
+
+
+async def take_head(connection: Connection, check: ChainCheck) -> Head:
+    xid, at_us = await connection.fetchrow(_SNAPSHOT_ENDS)
+    return await _head(connection, check.position, xid, at_us, check.link)
+
+
+async def compare_head(connection: Connection, findings: Findings, check: ChainCheck, expected: Head) -> None:
+    """Tell whether the record goes on from the one that the head was taken of."""
+    if check.link_at_head is None:
+        findings.add(f"the head is of position {expected.position}, and the log ends at {check.position}")
+        return
+    found = await _head(connection, expected.position, expected.xid, expected.at_us, check.link_at_head)
+    if found != expected:
+        findings.add(f"what is stored up to position {expected.position} is not what the head was taken of")
+
+
+async def _head(connection: Connection, position: int, xid: int, at_us: int, chain: bytes) -> Head:
+    digest = hashlib.sha256(chain)
+
+    async def take(data: bytes) -> None:
+        digest.update(data)
+
+    await connection.copy_from_query(_LEDGER.format(xid, at_us), output=take, format="binary")
+    return Head(position, xid, at_us, digest.hexdigest())

@@ -1,0 +1,252 @@
+"""The log batch by batch, as it was sealed, quickly: a day's partition at a time, in the bytes of COPY.
+
+The server sorts a day's rows by writer and number, and puts a row of its own after the last one of each batch, with what
+the ledger says of it and the transitions that belong to it. That row has a mark which is drawn for each reading, so its
+place is found by searching for bytes; no other row is looked into here. What a digest is made of is the very bytes that
+the server sends.
+
+A batch of two days or more comes with the last of them. What belongs to no batch is taken for a part of the next one, or
+comes last, without one. Memory holds a batch, and those that go on on another day.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import struct
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, Final
+
+from breaker_store.postgres.codec import OUTCOME_COLUMNS
+from breaker_store.postgres.connecting import Connection
+
+HEADER_BYTES: Final = 19
+TRAILER: Final = b"\xff\xff"
+
+# The server may sort a day in memory; half a gigabyte holds some three million events.
+_SORT_IN_MEMORY: Final = "SET LOCAL work_mem = '512MB'"
+
+_DAYS: Final = """
+SELECT inhrelid::regclass::text AS leaf, (regexp_match(pg_get_expr(relpartbound, inhrelid), 'FROM \\(''([^'']+)'))[1]::timestamptz AS begin
+FROM pg_inherits
+JOIN pg_class ON pg_class.oid = inhrelid
+WHERE inhparent = 'breaker_outcomes'::regclass AND NOT inhdetachpending
+"""
+
+_LEDGER_DAYS: Final = """
+SELECT DISTINCT day
+FROM writer_batches, LATERAL (VALUES (earliest), (latest)) AS bound (at), LATERAL (SELECT (at AT TIME ZONE 'UTC')::date) AS day (day)
+"""
+
+# The mark of a batch has a time of null, which comes after all others, and the batch's number for a duration.
+_ROWS: Final = """
+{rows}
+SELECT
+    NULL::timestamptz, writer_id, last_seq, batch_no, 0, 0, 0::smallint, 0::smallint, NULL::integer, NULL::integer,
+    NULL::smallint, NULL::bigint, '{mark}',
+    concat_ws(
+        ' ', first_seq, event_count, format, (earliest AT TIME ZONE 'UTC')::date, (latest AT TIME ZONE 'UTC')::date,
+        encode(digest, 'hex'), coalesce(encode(previous_digest, 'hex'), '-'), coalesce(encode(seal, 'hex'), '-')
+    ),
+    (
+        SELECT jsonb_agg(
+            jsonb_build_object(
+                'user_id', user_id, 'seq', writer_seq, 'kind', kind, 'version', version, 'generation', generation,
+                'era', era, 'details', details,
+                'at', to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+            ) ORDER BY writer_seq
+        )::text
+        FROM breaker_transitions
+        WHERE breaker_transitions.writer_id = writer_batches.writer_id
+            AND writer_seq BETWEEN first_seq AND last_seq
+    ),
+    NULL::uuid
+FROM writer_batches
+WHERE earliest < '{until}' AND latest >= '{since}'
+"""
+_ORDER: Final = "writer_id, writer_seq, occurred_at, duration_us"
+_LEAF: Final = f"SELECT {', '.join(OUTCOME_COLUMNS)} FROM {{leaf}} UNION ALL"
+
+# From the beginning of a mark's row to its text: the number of fields, a null, three numbers of 8 bytes, two of 4, two of
+# 2, four nulls, the length.
+_BEFORE_MARK: Final = 2 + 4 + 3 * 12 + 2 * 8 + 2 * 6 + 4 * 4 + 4
+_NAME: Final = struct.Struct(">6xiqiqiq").unpack_from
+_LENGTH: Final = struct.Struct(">i").unpack_from
+_PIECE_BYTES: Final = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """A batch as the ledger and the log have it.
+
+    Attributes:
+        rows: of its outcomes as COPY sends them, without header and trailer; in the order of their numbers, but for
+            `is_divided`: then those of each day are.
+        documents: of its transitions, as `codec.transition_document` gives them.
+        seal: None in format 1.
+
+    """
+
+    writer_id: int
+    batch_no: int
+    first_seq: int
+    last_seq: int
+    event_count: int
+    format: int
+    earliest_day: date
+    latest_day: date
+    digest: bytes
+    previous_digest: bytes | None
+    seal: bytes | None
+    rows: bytes
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    is_divided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A UTC day of the log; `leaf` is the name of its partition, None if it has none."""
+
+    date: date
+    leaf: str | None
+
+
+Take = Callable[[StoredBatch], None]
+TakeLeftOver = Callable[[Day, bytes], None]
+
+
+async def list_days(connection: Connection) -> list[Day]:
+    """List the days that have a partition, or batches, in their order."""
+    leaves = {row["begin"].date(): row["leaf"] for row in await connection.fetch(_DAYS)}
+    named = {row["day"] for row in await connection.fetch(_LEDGER_DAYS)}
+    return [Day(date, leaves.get(date)) for date in sorted(named | leaves.keys())]
+
+
+async def read_batches(
+    connection: Connection, days: list[Day], take: Take, take_left_over: TakeLeftOver
+) -> None:
+    """Hand over each batch once, and the rows at the end of a day that belong to none; within a transaction."""
+    await connection.execute(_SORT_IN_MEMORY)
+    divided: dict[tuple[int, int], list[bytes]] = defaultdict(list)
+    for day in days:
+        mark = secrets.token_hex(16)
+        splitter = _Splitter(day.date, mark.encode(), divided, take)
+        await _copy(connection, _rows_of(day, mark), splitter.feed)
+        if left_over := splitter.end():
+            take_left_over(day, left_over)
+
+
+def _rows_of(day: Day, mark: str) -> str:
+    rows = "" if day.leaf is None else _LEAF.format(leaf=day.leaf)
+    since, until = day.date.isoformat(), (day.date + timedelta(days=1)).isoformat()
+    # Named here: where the day has no partition, the mark's expressions have no names to sort by.
+    columns = ", ".join(OUTCOME_COLUMNS)
+    inner = _ROWS.format(rows=rows, mark=mark, since=since, until=until)
+    return f"SELECT {columns} FROM ({inner}) AS row ({columns}) ORDER BY {_ORDER}"
+
+
+async def _copy(connection: Connection, query: str, feed: Callable[[bytes], None]) -> None:
+    pieces: list[bytes] = []
+    size = 0
+
+    async def take(data: bytes) -> None:
+        nonlocal size
+        pieces.append(data)
+        size += len(data)
+        if size >= _PIECE_BYTES:
+            feed(b"".join(pieces))
+            pieces.clear()
+            size = 0
+
+    await connection.copy_from_query(query, output=take, format="binary")
+    feed(b"".join(pieces))
+
+
+class _Splitter:
+    """Finds the batches in a stream of rows."""
+
+    def __init__(
+        self, day: date, mark: bytes, divided: dict[tuple[int, int], list[bytes]], take: Take
+    ) -> None:
+        self._day = day
+        self._mark = mark
+        self._divided = divided
+        self._take = take
+        self._data = bytearray()
+        self._begun = False
+        self._searched = 0
+
+    def feed(self, piece: bytes) -> None:
+        self._data += piece
+        if not self._begun:
+            del self._data[:HEADER_BYTES]
+            self._begun = True
+        done = 0
+        while (place := self._data.find(self._mark, self._searched)) >= 0:
+            end = self._end_of_mark(place)
+            if end is None:
+                break
+            self._searched = end
+            self._finish(done, place)
+            done = end
+        else:
+            self._searched = max(len(self._data) - len(self._mark) + 1, self._searched)
+        del self._data[:done]
+        self._searched -= done
+
+    def _end_of_mark(self, place: int) -> int | None:
+        """Tell where the row of a mark ends; None if the rest of it is still to come."""
+        end = place + len(self._mark)
+        for _ in range(3):
+            if len(self._data) < end + 4:
+                return None
+            (length,) = _LENGTH(self._data, end)
+            end += 4 + max(length, 0)
+        return end if len(self._data) >= end else None
+
+    def _finish(self, begin: int, place: int) -> None:
+        start = place - _BEFORE_MARK
+        _, writer_id, _, last_seq, _, batch_no = _NAME(self._data, start)
+        rows = bytes(self._data[begin:start])
+        facts, documents = self._read_mark(place + len(self._mark))
+        first_seq, event_count, format_, earliest_day, latest_day, digest, previous_digest, seal = (
+            facts.split()
+        )
+        earlier = self._divided.pop((writer_id, batch_no), None)
+        if latest_day != self._day.isoformat():
+            self._divided[writer_id, batch_no] = [*(earlier or ()), rows]
+            return
+        self._take(
+            StoredBatch(
+                writer_id,
+                batch_no,
+                int(first_seq),
+                last_seq,
+                int(event_count),
+                int(format_),
+                date.fromisoformat(earliest_day),
+                self._day,
+                bytes.fromhex(digest),
+                None if previous_digest == "-" else bytes.fromhex(previous_digest),
+                None if seal == "-" else bytes.fromhex(seal),
+                rows if earlier is None else b"".join([*earlier, rows]),
+                documents,
+                is_divided=earlier is not None,
+            )
+        )
+
+    def _read_mark(self, place: int) -> tuple[str, list[dict[str, Any]]]:
+        (length,) = _LENGTH(self._data, place)
+        facts = self._data[place + 4 : place + 4 + length].decode()
+        place += 4 + length
+        (length,) = _LENGTH(self._data, place)
+        if length < 0:
+            return facts, []
+        return facts, json.loads(self._data[place + 4 : place + 4 + length].decode())
+
+    def end(self) -> bytes:
+        """Give what comes after the last batch."""
+        return bytes(self._data).removesuffix(TRAILER)

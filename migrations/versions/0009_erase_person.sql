@@ -1,0 +1,60 @@
+-- Takes the texts out of a user's events and puts a pseudonym in the place of the user, and seals the batches again in
+-- which they stand: each gets a new salt, and its digests before and after are kept.
+--
+-- `event_details` has the details of transitions without their texts, null for outcomes. What happened to the user and is
+-- not among the events that are named is left alone: it came later. It belongs to one transaction with the event that
+-- tells of it, whose identity is given.
+CREATE FUNCTION erase_person(
+    the_user_id bigint,
+    pseudonym bigint,
+    event_writer_ids bigint[],
+    event_seqs bigint[],
+    event_details text[],
+    batch_writer_ids bigint[],
+    batch_nos bigint[],
+    salts bytea[],
+    digests_before bytea[],
+    digests_after bytea[],
+    erasure_writer_id bigint,
+    erasure_writer_seq bigint
+) RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+AS $function$
+DECLARE
+    erased bigint;
+BEGIN
+    PERFORM set_config('breaker_store.erasing', pg_current_xact_id()::text, true);
+
+    UPDATE breaker_states SET user_id = pseudonym, last_failure = NULL, trip_error = NULL WHERE user_id = the_user_id;
+
+    UPDATE breaker_events SET
+        user_id = pseudonym,
+        operation = NULL,
+        error_type = NULL,
+        error_message = NULL,
+        trace_id = NULL,
+        private_digest = CASE
+            WHEN salt IS NULL THEN private_digest
+            ELSE private_transition_digest(salt, user_id, breaker_events.details)
+        END,
+        salt = NULL,
+        details = coalesce(named.details::jsonb, breaker_events.details)
+    FROM unnest(event_writer_ids, event_seqs, event_details) AS named (writer, seq, details)
+    WHERE user_id = the_user_id AND writer_id = named.writer AND writer_seq = named.seq;
+    GET DIAGNOSTICS erased = ROW_COUNT;
+
+    UPDATE writer_batches SET seal = named.salt || substr(seal, 17)
+    FROM unnest(batch_writer_ids, batch_nos, salts) AS named (writer, number, salt)
+    WHERE writer_id = named.writer AND batch_no = named.number;
+
+    INSERT INTO resealed_batches (
+        writer_id, batch_no, erasure_writer_id, erasure_writer_seq, digest_before, digest_after
+    )
+    SELECT named.writer, named.number, $11, $12, named.before, named.after
+    FROM unnest(batch_writer_ids, batch_nos, digests_before, digests_after) AS named (writer, number, before, after);
+
+    PERFORM set_config('breaker_store.erasing', '', true);
+    RETURN erased;
+END
+$function$

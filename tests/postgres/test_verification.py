@@ -1,0 +1,296 @@
+"""Whatever is altered, taken out, put in or moved, by whoever owns the database: the check finds it and names it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from breaker_store import BreakerStore
+from breaker_store.postgres.chain_checks import Head
+from breaker_store.postgres.event_log import PostgresEventLog
+from breaker_store.postgres.verification import Verification, verify
+from breaker_store.runtime.clock import Clock
+from tests.postgres.histories import STEPS, Past, Processes
+from tests.postgres.living import fail, ok, trip
+from tests.postgres.tampering import tamper
+from tests.postgres.test_codec import make_batch, outcome_rows
+
+OF_ANY = "(SELECT ctid FROM {} ORDER BY {} LIMIT 1)"
+A_SUCCESS = OF_ANY.format("breaker_outcomes WHERE kind = 1", "writer_id, writer_seq")
+
+
+@pytest.fixture
+async def record(store: BreakerStore, connection: asyncpg.Connection) -> asyncpg.Connection:
+    """Store what happened: one user is well, one fails, one tripped again and again, and one failed and is well again."""
+    well, failing, sick, recovered = (store.registry.get_breaker(user_id) for user_id in (1, 2, 3, 4))
+    for _ in range(70):
+        await well.call(ok)
+    await fail(failing)
+    await fail(recovered)
+    await recovered.call(ok)
+    await store.flush()
+    for _ in range(2):
+        await trip(sick)
+        await store.flush()
+        sick.reset(actor="ann", reason="looked at it")
+        await store.flush()
+    await trip(sick)
+    await store.flush()
+    return connection
+
+
+async def test_a_record_that_nobody_touched_is_whole(record: asyncpg.Connection, database_url: str) -> None:
+    found = await verify(database_url)
+    assert found.findings == ()
+    assert (found.batches.events, found.transitions, found.breakers) == (84, 5, 4)
+
+
+TAMPERED = {
+    "an outcome's time": (
+        "UPDATE breaker_outcomes SET occurred_at = occurred_at + interval '1 us' WHERE writer_seq = 5",
+        "batch 1 of writer",
+    ),
+    "an outcome's user": ("UPDATE breaker_outcomes SET user_id = 2 WHERE writer_seq = 5", "batch 1 of writer"),
+    "an error's text": (
+        "UPDATE breaker_outcomes SET error_message = 'all well' WHERE kind = 2 AND user_id = 2",
+        "is not as it was sealed",
+    ),
+    "a failure made a success": (
+        "UPDATE breaker_outcomes SET kind = 1 WHERE kind = 2 AND user_id = 2",
+        "is not as it was sealed",
+    ),
+    "an outcome taken out": ("DELETE FROM breaker_outcomes WHERE writer_seq = 5", "events are missing"),
+    "all of a batch taken out": ("DELETE FROM breaker_outcomes WHERE user_id <= 2", "events are missing"),
+    "an outcome put in": (
+        ("INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, generation, era, kind, verdict)"
+        " SELECT occurred_at, user_id, writer_id, writer_seq, generation, era, kind, verdict FROM breaker_outcomes"
+        " WHERE writer_seq = 5"),
+        "and was sealed with",
+    ),
+    "an outcome put in for a writer of its own": (
+        ("INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, generation, era, kind, verdict)"
+        " VALUES (now(), 1, 9223372036854775807, 1, 0, 0, 1, 0)"),
+        "9223372036854775807-1 (",
+    ),
+    "two outcomes that changed places": (
+        "UPDATE breaker_outcomes SET writer_seq = 11 - writer_seq WHERE writer_seq IN (5, 6)",
+        "is not as it was sealed",
+    ),
+    "a transition's actor": (
+        "UPDATE breaker_transitions SET details = jsonb_set(details, '{actor}', '\"bob\"') WHERE position = 2",
+        "the transition at position 2",
+    ),
+    "a transition's reason": (
+        "UPDATE breaker_transitions SET details = jsonb_set(details, '{reason}', '\"none\"') WHERE position = 2",
+        "the transition at position 2",
+    ),
+    "a transition's user": (
+        "UPDATE breaker_transitions SET user_id = 9 WHERE position = 5",
+        "the transition at position 5",
+    ),
+    "a transition taken out": (
+        "DELETE FROM breaker_transitions WHERE position = 3",
+        "position 3 is missing",
+    ),
+    "the last transition taken out": (
+        "DELETE FROM breaker_transitions WHERE position = 5",
+        "the log's position says 5",
+    ),
+    "a transition put in": (
+        ("INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, position, generation, era, version,"
+        " kind, details, details_version) SELECT occurred_at, 1, writer_id, 1000, 6, generation, era, 1, kind, details,"
+        " details_version FROM breaker_transitions WHERE position = 5"),
+        "the transition at position 6",
+    ),
+    "two transitions that changed places": (
+        """
+        DO $$ BEGIN
+            UPDATE breaker_transitions SET position = 102 WHERE position = 2;
+            UPDATE breaker_transitions SET position = 2 WHERE position = 3;
+            UPDATE breaker_transitions SET position = 3 WHERE position = 102;
+        END $$
+        """,
+        "the transition at position 2",
+    ),
+    "a row of the ledger": (
+        "UPDATE writer_batches SET digest = sha256('') WHERE batch_no = 2",
+        "does not follow the one before it",
+    ),
+    "a row of the ledger taken out": ("DELETE FROM writer_batches WHERE batch_no = 1", "the ledger has no batch 1"),
+    "what a batch says of itself": (
+        "UPDATE writer_batches SET seal = sha256('') || substr(sha256(''), 1, 16) WHERE batch_no = 1",
+        "batch 1 of writer",
+    ),
+    "a breaker's state": ("UPDATE breaker_states SET state = 0 WHERE user_id = 3", "the breaker of user 3"),
+    "a breaker's count": (
+        "UPDATE breaker_states SET tail_from = NULL WHERE user_id = 2",
+        "the breaker of user 2 is not what its events say: failure_count",
+    ),
+    "a breaker's last failure": (
+        """UPDATE breaker_states SET last_failure = last_failure || '{"error_message": "none"}' WHERE user_id = 4""",
+        "the breaker of user 4 is not what its events say: last_failure",
+    ),
+    "a breaker's policy": (
+        """UPDATE breaker_states SET policy = '{"failure_threshold": 99}', policy_is_own = true WHERE user_id = 1""",
+        "the breaker of user 1 is not what its events say: policy",
+    ),
+    "a breaker taken out": ("DELETE FROM breaker_states WHERE user_id = 1", "user 1 has events, and no breaker"),
+    "the position": ("UPDATE log_position SET last = 6", "the log's position says 6"),
+    "the count of breakers": ("UPDATE log_position SET breakers = 6", "the log's count of them says 6"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+async def test_it_is_found_and_named(record: asyncpg.Connection, database_url: str, what: str) -> None:
+    statement, said = TAMPERED[what]
+    await tamper(record, statement)
+    found = await verify(database_url)
+    assert any(said in text for text in found.findings), found.findings
+
+
+async def test_a_cause_that_is_missing_is_named(record: asyncpg.Connection, database_url: str) -> None:
+    (cause,) = await record.fetchrow(
+        "SELECT details #>> '{causes,0,id}' FROM breaker_transitions WHERE position = 1"
+    )
+    await tamper(record, f"DELETE FROM breaker_outcomes WHERE writer_id || '-' || writer_seq = '{cause}'")
+    found = await verify(database_url)
+    assert f"{cause}, a cause of the transition at position 1, is missing" in found.findings
+
+
+async def test_what_was_added_since_leaves_a_head_good(
+    record: asyncpg.Connection, database_url: str, store: BreakerStore
+) -> None:
+    head = (await verify(database_url)).head
+    await store.registry.get_breaker(1).call(ok)
+    await trip(store.registry.get_breaker(1))
+    await store.flush()
+    found = await verify(database_url, Head.read(str(head)))
+    assert found.findings == ()
+    assert found.head != head
+
+
+MADE_ANEW = """
+DO $$
+DECLARE
+    transition record;
+    head bytea := decode(repeat('00', 32), 'hex');
+BEGIN
+    FOR transition IN SELECT * FROM breaker_transitions WHERE position IS NOT NULL ORDER BY position LOOP
+        head := chain_transition(
+            head, transition.position, transition.occurred_at, transition.writer_id, transition.writer_seq,
+            transition.generation, transition.era, transition.version, transition.kind, transition.details_version,
+            transition.details, private_transition_digest(transition.salt, transition.user_id, transition.details)
+        );
+        UPDATE breaker_transitions SET chain = head WHERE position = transition.position;
+    END LOOP;
+    UPDATE log_position SET chain = head;
+END
+$$
+"""
+
+
+async def test_a_chain_that_was_made_anew_is_found_with_a_head_that_was_kept_elsewhere(
+    record: asyncpg.Connection, database_url: str
+) -> None:
+    head = (await verify(database_url)).head
+    await tamper(
+        record, "UPDATE breaker_transitions SET occurred_at = occurred_at - interval '1 h' WHERE position = 2"
+    )
+    await tamper(record, MADE_ANEW)
+    assert not any("position" in text for text in (await verify(database_url)).findings)
+    assert "what is stored up to position 5" in (await verify(database_url, head)).findings[0]
+
+
+async def test_a_writer_that_was_taken_out_as_a_whole_is_found_with_a_head(
+    record: asyncpg.Connection, database_url: str
+) -> None:
+    async with BreakerStore.open(database_url=database_url) as other:
+        await other.registry.get_breaker(9).call(ok)
+    head = (await verify(database_url)).head
+    (writer,) = await record.fetchrow("SELECT writer_id FROM breaker_outcomes WHERE user_id = 9")
+    for table in ("breaker_outcomes", "writer_batches"):
+        await tamper(record, f"DELETE FROM {table} WHERE writer_id = {writer}")
+    await tamper(record, "DELETE FROM breaker_states WHERE user_id = 9")
+    await tamper(record, "UPDATE log_position SET breakers = breakers - 1")
+    assert (await verify(database_url)).findings == ()
+    assert (await verify(database_url, head)).problems == 1
+
+
+async def test_a_log_that_has_forgotten_what_a_head_tells_of_is_found(
+    record: asyncpg.Connection, database_url: str
+) -> None:
+    head = (await verify(database_url)).head
+    later = Head(head.position + 1, head.xid, head.at_us, head.digest)
+    assert (await verify(database_url, later)).findings == (
+        "the head is of position 6, and the log ends at 5",
+    )
+
+
+async def test_days_that_were_dropped_from_the_oldest_on_are_told_and_not_wrong(
+    past: Past, connection: asyncpg.Connection, database_url: str
+) -> None:
+    processes = Processes(7, 0)
+    await past.store(7, processes.live_through([(0, "succeed"), (0, "wait"), (0, "wait"), (0, "succeed")]))
+    days = [
+        row[0]
+        for row in await connection.fetch(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'breaker_outcomes'::regclass"
+        )
+    ]
+    await connection.execute(f"DROP TABLE {min(days)}")
+    found = await verify(database_url)
+    assert (found.findings, found.batches.dropped_batches) == ((), 1)
+
+
+databases = settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@databases
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(STEPS)), max_size=60), st.integers(0, 2_000_000))
+async def test_whatever_three_processes_do_leaves_a_whole_record(
+    past: Past, database_url: str, history: list[tuple[int, str]], skew_us: int
+) -> None:
+    user_id = len(past.histories) + 1
+    await past.store(user_id, Processes(user_id, skew_us).live_through(history))
+    found = await verify(database_url)
+    # Rows of breakers hear of outcomes by marks, which these histories don't have.
+    assert [text for text in found.findings if not text.startswith("the breaker of user")] == []
+
+
+@databases
+@given(st.lists(outcome_rows, min_size=1, max_size=80))
+async def test_any_outcomes_of_any_days_are_covered(database_url: str, rows: list) -> None:
+    """Batches of several days, with times in no order, as an import may bring them."""
+    log = PostgresEventLog(database_url, Clock())
+    await log.append(log.seal(make_batch(rows, [])))
+    await log.close()
+    found = await verify(database_url)
+    assert [text for text in found.findings if "batch" in text] == []
+
+
+async def test_it_is_checked_as_of_one_moment_while_the_log_goes_on(
+    store: BreakerStore, database_url: str
+) -> None:
+    async def go_on() -> None:
+        while True:
+            for user_id in range(20):
+                await trip(store.registry.get_breaker(user_id))
+                store.registry.get_breaker(user_id).reset()
+            await store.flush()
+
+    going_on = asyncio.create_task(go_on())
+    try:
+        checked: list[Verification] = [await verify(database_url) for _ in range(3)]
+    finally:
+        going_on.cancel()
+    assert [found.findings for found in checked] == [(), (), ()]
+    assert checked[0].transitions < checked[-1].transitions
