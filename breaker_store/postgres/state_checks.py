@@ -12,32 +12,25 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-import asyncpg
-
-from breaker_store.core.events import FIRST_TRANSITION_KIND, StoredEvent
+from breaker_store.core.events import FIRST_TRANSITION_KIND, Kind, StoredEvent
 from breaker_store.core.policy import Policy
 from breaker_store.core.rebuild import rebuild
 from breaker_store.core.state import BreakerState
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.loading import read_some
-from breaker_store.postgres.stored_events import is_known_kind, read_outcome, read_transition
+from breaker_store.postgres.stored_events import read_outcome, read_transition
 
 _BREAKERS_AT_ONCE: Final = 500
 
-# Of the row's last failure the time is left out: it is the one by the clock of its process.
+# Of outcomes only the last failures are looked at, and what came after them: a success after another one means nothing.
+# One of another count that is not plainly older is for the core to judge. Of the row's last failure the time is left
+# out: it is the one by the clock of its process.
 _TO_FOLD: Final = """
 WITH counted AS MATERIALIZED (
-    SELECT
-        outcome.user_id,
-        max(occurred_at) FILTER (WHERE kind = 1 AND counts) AS success_at,
-        max(occurred_at) FILTER (WHERE kind = 2 AND counts) AS failure_at
-    FROM breaker_outcomes AS outcome
-    LEFT JOIN breaker_states AS state USING (user_id)
-    CROSS JOIN LATERAL (
-        SELECT verdict = 0 AND (outcome.generation, outcome.era) = (state.generation, state.era) AS counts
-    ) AS verdict
-    GROUP BY outcome.user_id
+    SELECT user_id, max(occurred_at) FILTER (WHERE kind = 2 AND verdict = 0) AS failure_at
+    FROM breaker_outcomes
+    GROUP BY user_id
 ), chain AS (
     SELECT DISTINCT ON (user_id) * FROM breaker_transitions
     WHERE position IS NOT NULL
@@ -48,13 +41,19 @@ FROM breaker_states AS state
 FULL JOIN counted USING (user_id)
 FULL JOIN chain USING (user_id)
 LEFT JOIN LATERAL (
-    SELECT jsonb_build_object(
-        'id', writer_id || '-' || writer_seq, 'error_type', error_type, 'error_message', error_message,
-        'operation', operation, 'duration_us', duration_us
-    ) AS document
-    FROM breaker_outcomes
-    WHERE breaker_outcomes.user_id = state.user_id AND occurred_at = failure_at AND kind = 2 AND verdict = 0
-        AND (breaker_outcomes.generation, breaker_outcomes.era) = (state.generation, state.era)
+    SELECT
+        (outcome.generation, outcome.era) = (state.generation, state.era) AS is_current,
+        jsonb_build_object(
+            'id', writer_id || '-' || writer_seq, 'error_type', error_type, 'error_message', error_message,
+            'operation', operation, 'duration_us', duration_us
+        ) AS document,
+        EXISTS (
+            SELECT FROM breaker_outcomes AS success
+            WHERE success.user_id = state.user_id AND success.occurred_at > failure_at AND kind = 1 AND verdict = 0
+                AND (success.generation, success.era) = (state.generation, state.era)
+        ) AS is_over
+    FROM breaker_outcomes AS outcome
+    WHERE outcome.user_id = state.user_id AND occurred_at = failure_at AND kind = 2 AND verdict = 0
     ORDER BY writer_id DESC, writer_seq DESC
     LIMIT 1
 ) AS failure ON failure_at IS NOT NULL
@@ -62,8 +61,8 @@ WHERE state.version IS NULL
     OR state.state <> 0
     OR state.failure_count <> 0
     OR state.success_count <> 0
-    OR failure_at >= success_at
-    OR (failure_at IS NOT NULL AND success_at IS NULL)
+    OR (is_current AND NOT is_over)
+    OR (NOT is_current AND failure_at > state.since - interval '1 h')
     OR chain.details ->> 'failure_count' <> '0'
     OR chain.details ->> 'to' <> 'closed'
     OR (state.version, state.generation, state.era, state.since, state.last_writer_id, state.last_writer_seq)
@@ -73,8 +72,9 @@ WHERE state.version IS NULL
         )
     OR state.policy_is_own IS DISTINCT FROM coalesce((chain.details ->> 'policy_is_own')::boolean, false)
     OR (state.policy_is_own AND state.policy IS DISTINCT FROM chain.details -> 'policy')
-    OR state.last_failure - 'at' IS DISTINCT FROM
-        coalesce(failure.document, nullif(chain.details -> 'last_failure', 'null') - 'at')
+    OR state.last_failure - 'at' IS DISTINCT FROM coalesce(
+        CASE WHEN is_current THEN failure.document END, nullif(chain.details -> 'last_failure', 'null') - 'at'
+    )
 ORDER BY user_id
 """
 
@@ -101,6 +101,7 @@ CROSS JOIN LATERAL (
     ORDER BY version DESC
     LIMIT 5
 ) AS chain
+ORDER BY version DESC NULLS LAST
 """
 
 
@@ -160,14 +161,18 @@ async def find_contradictions(
 
 async def _events_of(connection: Connection, user_ids: Sequence[int]) -> dict[int, list[StoredEvent]]:
     events: dict[int, list[StoredEvent]] = defaultdict(list)
+    settled: set[int] = set()
     for row in await connection.fetch(_EVENTS, user_ids):
-        if is_known_kind(row["kind"]):
-            events[row["user_id"]].append(_read_event(row))
+        user_id = row["user_id"]
+        if row["kind"] < FIRST_TRANSITION_KIND:
+            events[user_id].append(read_outcome(row))
+        elif user_id not in settled:
+            # Newest first: the last that this version knows is enough of the chain, with what follows it.
+            transition = read_transition(row).transition
+            events[user_id].append(transition)
+            if transition.kind is not Kind.UNRECOGNIZED:
+                settled.add(user_id)
     return events
-
-
-def _read_event(row: asyncpg.Record) -> StoredEvent:
-    return read_outcome(row) if row["kind"] < FIRST_TRANSITION_KIND else read_transition(row).transition
 
 
 def _timeless(state: BreakerState) -> BreakerState:
