@@ -24,6 +24,7 @@ from breaker_store.control import ContendedBreakerError
 from breaker_store.errors import (
     LogUnavailableError,
     SchemaError,
+    StoreError,
     UnknownBreakerError,
 )
 from breaker_store.postgres.cursors import CursorError
@@ -188,6 +189,12 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
 def answer_status(request: Request, status: HTTPStatus, detail: str) -> JSONResponse:
     """Answer with a status that says what kind of problem it is, and with what it was this time."""
     return _answer(_plain(request, status, detail))
+
+
+async def answer_error(request: Request, error: HTTPException | StoreError) -> JSONResponse:
+    """Answer what was raised before the application's handlers are reached, as they would."""
+    known = not isinstance(error, HTTPException)
+    return await (_answer_known(request, error) if known else _answer_http(request, error))
 
 
 async def _answer_unexpected(request: Request, _error: Exception) -> JSONResponse:

@@ -49,7 +49,7 @@ Name = Annotated[str, typer.Argument(parser=read_name, metavar="NAME", help=f"Wh
 
 
 @app.command("create")
-def create(
+def create(  # noqa: PLR0913, PLR0917 - each is an option
     name: Name,
     role: Annotated[Role, typer.Option(help="A viewer reads, an operator acts too.")],
     expires_in: Annotated[

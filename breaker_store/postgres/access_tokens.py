@@ -98,7 +98,7 @@ async def create_token(
 
     """
     public_id, secret = secrets.token_hex(PUBLIC_ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
-    async with _writing(database_url) as connection:
+    async with _connected(database_url, writing=True) as connection:
         stored = await connection.fetchrow(
             _STORE, public_id, name, role.value, hash_secret(secret), expires_in
         )
@@ -114,7 +114,7 @@ async def revoke_token(database_url: str, name: str) -> bool:
         LogUnavailableError: the database can't be reached.
 
     """
-    async with _writing(database_url) as connection:
+    async with _connected(database_url, writing=True) as connection:
         return await connection.fetchval(_REVOKE, name) or False
 
 
@@ -136,6 +136,18 @@ async def read_tokens(connection: Connection) -> TokensInForce:
     return TokensInForce({row["public_id"]: _read_token(row) for row in rows}, any_made)
 
 
+async def any_token_made(database_url: str) -> bool:
+    """Tell whether a token was ever made, also one that may not be used any more.
+
+    Raises:
+        LogUnavailableError: the database can't be reached.
+
+    """
+    async with _connected(database_url) as connection:
+        any_made: bool = await connection.fetchval(_ANY_MADE)
+        return any_made
+
+
 async def note_use(database_url: str, public_ids: Collection[str]) -> None:
     """Write down that tokens were used now.
 
@@ -143,7 +155,7 @@ async def note_use(database_url: str, public_ids: Collection[str]) -> None:
         LogUnavailableError: the database can't be reached.
 
     """
-    async with _writing(database_url) as connection:
+    async with _connected(database_url, writing=True) as connection:
         await connection.execute(_NOTE_USE, list(public_ids))
 
 
@@ -153,8 +165,8 @@ def _read_token(row: asyncpg.Record) -> AccessToken:
 
 
 @asynccontextmanager
-async def _writing(database_url: str) -> AsyncIterator[Connection]:
-    connection = await connect(database_url, writing=True)
+async def _connected(database_url: str, *, writing: bool = False) -> AsyncIterator[Connection]:
+    connection = await connect(database_url, writing=writing)
     try:
         yield connection
     finally:
