@@ -11,6 +11,8 @@ database is away nobody can be asked, and nothing new can come.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -43,12 +45,27 @@ _END: Final[Message] = {"type": "http.response.body", "body": b"", "more_body": 
 
 
 class RequireSignIn:
-    """Answers with 401 whom nobody knows, and with 403 a viewer who wants to act."""
+    """Answers with 401 whom nobody knows, and with 403 a viewer who wants to act.
 
-    def __init__(self, app: ASGIApp, authenticate: Authenticate, failed_attempts: FailedAttempts) -> None:
+    Args:
+        app: what is behind the door.
+        authenticate: tells who asks.
+        failed_attempts: where it is counted when that is nobody.
+        monotonic: seconds that never run backwards.
+
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticate: Authenticate,
+        failed_attempts: FailedAttempts,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
         self._authenticate = authenticate
         self._failed_attempts = failed_attempts
+        self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or _path_of(scope) in OPEN_PATHS:
@@ -62,7 +79,8 @@ class RequireSignIn:
             await answer(scope, receive, send)
             return
         request.state.principal = principal
-        await self._app(scope, receive, _WatchedAnswer(request, self._authenticate, principal, send))
+        is_still_known = partial(self._is_still_known, request, principal)
+        await self._app(scope, receive, _WatchedAnswer(send, is_still_known, self._monotonic))
 
     async def _admit(self, request: Request) -> Principal:
         principal = await self._authenticate(request)
@@ -74,6 +92,15 @@ class RequireSignIn:
             raise HTTPException(HTTPStatus.FORBIDDEN, _VIEWER)
         return principal
 
+    async def _is_still_known(self, request: Request, principal: Principal) -> bool:
+        try:
+            return await self._authenticate(request) == principal
+        except HTTPException:
+            return False
+        except StoreError:
+            # Nobody can be asked now; but nothing new can come either.
+            return True
+
 
 def _path_of(scope: Scope) -> str:
     path: str = scope["path"]
@@ -81,37 +108,28 @@ def _path_of(scope: Scope) -> str:
 
 
 class _WatchedAnswer:
-    """Sends an answer, and ends one that goes on when it may not any more."""
+    """Sends an answer, and ends one that goes on when its reader is no longer known."""
 
     def __init__(
-        self, request: Request, authenticate: Authenticate, principal: Principal, send: Send
+        self, send: Send, is_still_known: Callable[[], Awaitable[bool]], monotonic: Callable[[], float]
     ) -> None:
-        self._request = request
-        self._authenticate = authenticate
-        self._principal = principal
         self._send = send
-        self._looked_at = time.monotonic()
+        self._is_still_known = is_still_known
+        self._monotonic = monotonic
+        self._looked_at = monotonic()
         self._ended = False
 
     async def __call__(self, message: Message) -> None:
-        if message.get("more_body") and self._is_due() and not await self._may_go_on():
-            # The server then tells the application that its reader is gone.
-            message = _END
+        is_over = message.get("more_body", False) and self._is_due() and not await self._is_still_known()
+        # While that was asked, another task may have sent the end.
         if not self._ended:
-            self._ended = message is _END
-            await self._send(message)
+            self._ended = is_over
+            # The server then tells the application that its reader is gone.
+            await self._send(_END if is_over else message)
 
     def _is_due(self) -> bool:
-        now = time.monotonic()
-        if now - self._looked_at < LOOK_AGAIN_SECONDS:
+        now = self._monotonic()
+        if self._ended or now - self._looked_at < LOOK_AGAIN_SECONDS:
             return False
         self._looked_at = now
         return True
-
-    async def _may_go_on(self) -> bool:
-        try:
-            return await self._authenticate(self._request) == self._principal
-        except HTTPException:
-            return False
-        except StoreError:
-            return True
