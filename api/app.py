@@ -51,22 +51,14 @@ def create_app(database_url: str | None = None, *, authenticate: Authenticate | 
         title="breaker-store",
         summary="Circuit breakers, and why they are as they are.",
         version=metadata.version("breaker-store"),
-        responses={
-            **describe_status(HTTPStatus.INTERNAL_SERVER_ERROR, "What nobody expected; the log has it"),
-        },
+        responses=describe_status(HTTPStatus.INTERNAL_SERVER_ERROR, "What nobody expected; the log has it"),
         generate_unique_id_function=name_operation,
         lifespan=_closing_connections,
     )
     app.state.database = Database(address, create_engine(address))
     app.state.feed = Feed(address)
     app.state.token_sign_in = _make_token_sign_in(app.state.database)
-    app.add_middleware(
-        RequireSignIn,
-        authenticate=authenticate or app.state.token_sign_in.authenticate,
-        failed_attempts=FailedAttempts(),
-    )
-    # Outermost: what was added last comes first.
-    app.add_middleware(RefuseWebPages)
+    _close_door(app, authenticate or app.state.token_sign_in.authenticate)
     handle_errors(app)
     # First, since routes are tried in their order, and these are asked most.
     app.include_router(histories.router, responses=REFUSALS)
@@ -86,6 +78,12 @@ def _make_token_sign_in(database: Database) -> TokenSignIn:
         read=partial(ask, database.engine, access_tokens.read_tokens),
         note_use=partial(access_tokens.note_use, database.url),
     )
+
+
+def _close_door(app: FastAPI, authenticate: Authenticate) -> None:
+    app.add_middleware(RequireSignIn, authenticate=authenticate, failed_attempts=FailedAttempts())
+    # What was added last comes first.
+    app.add_middleware(RefuseWebPages)
 
 
 @asynccontextmanager

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_SECONDS: Final = 2.0
 USE_NOTED_SECONDS: Final = 60.0
+CLOSING_SECONDS: Final = 1.0
 
 _SCHEME: Final = "bearer"
 
@@ -84,10 +85,13 @@ class TokenSignIn:
         return token.principal
 
     async def close(self) -> None:
-        """Finish what was begun."""
+        """Finish what was begun, unless the database is too slow for that."""
         tasks = {task for task in (self._reading, self._noting) if task is not None}
         if tasks:
-            await asyncio.wait(tasks)
+            _, unfinished = await asyncio.wait(tasks, timeout=CLOSING_SECONDS)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
 
     def _has_expired(self, token: AccessToken) -> bool:
         left = token.seconds_left

@@ -99,7 +99,7 @@ class FailedAttempts:
         if count <= FREE_FAILURES:
             return 0.0
         doublings = min(count - FREE_FAILURES - 1, 10)
-        return min(FIRST_DELAY_SECONDS * 2**doublings, LONGEST_DELAY_SECONDS)
+        return min(FIRST_DELAY_SECONDS * 2.0**doublings, LONGEST_DELAY_SECONDS)
 
     def _log(self, client: str | None, public_id: str | None) -> None:
         now = self._monotonic()

@@ -4,8 +4,8 @@ As middleware, so that it stands before all there is: the documentation, paths t
 later. Who may do what follows from the method alone: reading is for everybody who is known, all else for operators.
 
 An answer that goes on, as a stream does, is looked at again before what it sends next, if the last look is `LOOK_AGAIN_SECONDS`
-ago. A stream sends a heartbeat every 5 seconds; so it ends within 7 of when a token was revoked or has expired. While the
-database is away nobody can be asked, and nothing new can come.
+ago. A stream sends a heartbeat every 5 seconds, and tokens are remembered for 2; so it ends within 10 of when its token was
+revoked or has expired. While the database is away nobody can be asked, and nothing new can come.
 """
 
 from __future__ import annotations

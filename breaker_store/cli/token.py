@@ -144,7 +144,7 @@ def _to_minute(at: datetime) -> str:
 def revoke(name: Name, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
     """End a token for ever.
 
-    Servers refuse it within 2 seconds, and end its streams within 7.
+    Servers refuse it within 2 seconds, and end its streams within 10.
     """
     if not run(_revoke(locate(database_url, data_dir), name)):
         raise typer.BadParameter("there is no token of this name")

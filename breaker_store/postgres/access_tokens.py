@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -59,7 +59,7 @@ class CreatedToken:
     name: str
     role: Role
     expires_at: datetime | None
-    token: str
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

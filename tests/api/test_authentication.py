@@ -8,6 +8,7 @@ from fastapi import HTTPException, Request
 
 from breaker_store.api.authentication import (
     CACHE_SECONDS,
+    CLOSING_SECONDS,
     USE_NOTED_SECONDS,
     TokenSignIn,
     read_bearer,
@@ -178,6 +179,15 @@ async def test_a_use_that_can_not_be_noted_keeps_nobody_out(tokens, ask, caplog)
     assert await sign_in.authenticate(make_request([("authorization", f"Bearer {token}")])) == ALICE
     await sign_in.close()
     assert caplog.messages == ["the last use of access tokens can't be noted: permission denied"]
+
+
+async def test_a_database_that_hangs_does_not_keep_the_server_from_ending(tokens):
+    token = tokens.make()
+    for_ever = asyncio.Event()
+    sign_in = TokenSignIn(tokens.read, lambda _public_ids: for_ever.wait(), lambda: tokens.now)
+    await sign_in.authenticate(make_request([("authorization", f"Bearer {token}")]))
+    async with asyncio.timeout(CLOSING_SECONDS + 1):
+        await sign_in.close()
 
 
 async def fail_to_note(_public_ids: Collection[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from fastapi import HTTPException
 
 from breaker_store.api.app import create_app
 from breaker_store.api.authentication import Principal, Role
@@ -221,12 +222,82 @@ async def test_a_stream_ends_when_its_token_is_revoked(database_url, store, view
         async with Connection.to(served.url, headers=bearing(viewer)) as stream:
             await stream.next_event()
             await revoke_token(database_url, "viewer")
-            async with asyncio.timeout(LOOK_AGAIN_SECONDS + 5):
-                while True:
-                    await commit(store, 1)
-                    if not await stream.next_block():
-                        break
+            await read_to_its_end(stream, store)
         assert served.app.state.feed._readers == 0
+
+
+async def read_to_its_end(stream: Connection, store) -> None:
+    """Have transitions committed, and read them, until the stream ends though there are more."""
+    async with asyncio.timeout(2 * LOOK_AGAIN_SECONDS + 2):
+        block = "something"
+        while block:
+            await commit(store, 1)
+            block = await stream.next_block()
+
+
+async def test_a_stream_that_needed_no_token_ends_when_the_first_one_is_made(database_url, store):
+    async with Served(database_url) as served, Connection.to(served.url) as stream:
+        await stream.next_event()
+        await make_token(database_url, Role.VIEWER)
+        await read_to_its_end(stream, store)
+
+
+async def test_what_another_way_to_sign_in_says_is_the_answer(serve, database_url):
+    async def refuse(_request) -> None:
+        raise HTTPException(403, "not in this group", {"x-ask": "the help desk"})
+
+    async with serve(database_url, authenticate=refuse) as client:
+        answer = await client.get("/docs")
+    assert (answer.status_code, answer.json()["detail"]) == (403, "not in this group")
+    assert answer.headers["x-ask"] == "the help desk"
+
+
+async def test_a_defect_in_another_way_to_sign_in_lets_nobody_in_and_tells_nothing(serve, database_url):
+    async def break_down(_request) -> None:
+        raise RuntimeError("its secret")
+
+    async with serve(database_url, raise_app_exceptions=False, authenticate=break_down) as client:
+        answer = await client.get("/docs")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "status"),
+    [
+        ("/healthz", "", 200),
+        ("/admin/healthz", "/admin", 200),
+        ("/admin/docs", "/admin", 401),
+        ("/admin/healthz", "", 401),
+        ("/healthz/", "", 401),
+        ("/readyz/healthz", "/readyz/", 401),
+        ("", "", 401),
+    ],
+)
+async def test_the_open_paths_are_open_under_the_applications_own_root_alone(path, root_path, status):
+    statuses = []
+
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def know_nobody(_request) -> None:
+        return None
+
+    async def note(message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "root_path": root_path,
+        "headers": [],
+        "client": None,
+    }
+    scope |= {"server": ("127.0.0.1", 80), "query_string": b"", "scheme": "http"}
+    await RequireSignIn(app, know_nobody, FailedAttempts())(scope, None, note)
+    assert statuses == [status]
 
 
 class Streaming:
