@@ -75,11 +75,11 @@ def create(  # noqa: PLR0913, PLR0917 - each is an option
     else:
         # By itself, so that a script can take it; what is said of it goes elsewhere.
         typer.echo(created.token)
-        say(f"the {role} token {name}{_until(created.expires_at)}; it is not shown again")
+        say(f"made the {role} token {name}{_until(created.expires_at)}; it is not shown again")
 
 
 def _until(expires_at: datetime | None) -> str:
-    return ", which never expires" if expires_at is None else f", until {_to_minute(expires_at)}"
+    return ", which never expires" if expires_at is None else f", which holds until {_to_minute(expires_at)}"
 
 
 async def _create(

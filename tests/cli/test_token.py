@@ -29,7 +29,7 @@ def test_create(call: Invoke, database_url: str) -> None:
     result = call("token", "create", "alice@example.com", "--role", "operator")
     assert re.fullmatch(r"bs_[0-9a-f]{12}_[\w-]{43}\n", result.stdout)
     assert result.stderr == (
-        "the operator token alice@example.com, which never expires; it is not shown again\n"
+        "made the operator token alice@example.com, which never expires; it is not shown again\n"
     )
     [row] = read_rows(database_url)
     _, public_id, secret = result.stdout.strip().split("_", 2)
