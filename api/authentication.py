@@ -22,6 +22,7 @@ from starlette.datastructures import Headers
 
 from breaker_store.api.web_pages import LOOPBACK_RULE, is_loopback, names_loopback
 from breaker_store.core.access import AccessToken, Principal, Role, find_token
+from breaker_store.errors import StoreError
 from breaker_store.postgres.access_tokens import TokensInForce
 
 __all__ = ["Authenticate", "Principal", "Role", "TokenSignIn", "read_bearer"]
@@ -62,6 +63,7 @@ class TokenSignIn:
         self._monotonic = monotonic
         self._known = TokensInForce({}, any_made=True)
         self._known_at = -math.inf
+        self._is_away = False
         self._reading: asyncio.Task[None] | None = None
         self._noted_at: dict[str, float] = {}
         self._unnoted: set[str] = set()
@@ -108,8 +110,15 @@ class TokenSignIn:
     async def _read_anew(self) -> None:
         # The time before the question: what it tells may be as old.
         at = self._monotonic()
-        self._known = await self._read()
-        self._known_at = at
+        try:
+            self._known = await self._read()
+        except StoreError as error:
+            # Once, and not for each of those who come: they may be anybody.
+            if not self._is_away:
+                logger.warning("the access tokens can't be read, so nobody is let in: %s", error)
+            self._is_away = True
+            raise
+        self._known_at, self._is_away = at, False
         self._noted_at = {key: noted for key, noted in self._noted_at.items() if key in self._known.by_id}
 
     def _take_note(self, public_id: str) -> None:

@@ -146,9 +146,14 @@ def handle_errors(app: FastAPI) -> None:
 
 
 async def _answer_known(request: Request, error: Exception) -> JSONResponse:
+    answer = _describe_known(request, error)
+    if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("answered with status %d: %s", answer.status_code, error)
+    return answer
+
+
+def _describe_known(request: Request, error: Exception) -> JSONResponse:
     problem = next(PROBLEM_TYPES[each] for each in type(error).__mro__ if each in PROBLEM_TYPES)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.warning("answered with status %d: %s", problem.status, error)
     wait = problem.retry_after_seconds
     return _answer(
         problem.model(
@@ -192,9 +197,10 @@ def answer_status(request: Request, status: HTTPStatus, detail: str) -> JSONResp
 
 
 async def answer_error(request: Request, error: HTTPException | StoreError) -> JSONResponse:
-    """Answer what was raised before the application's handlers are reached, as they would."""
-    known = not isinstance(error, HTTPException)
-    return await (_answer_known(request, error) if known else _answer_http(request, error))
+    """Answer what was raised before the application's handlers are reached, as they would; nothing of it is logged."""
+    if isinstance(error, HTTPException):
+        return await _answer_http(request, error)
+    return _describe_known(request, error)
 
 
 async def _answer_unexpected(request: Request, _error: Exception) -> JSONResponse:

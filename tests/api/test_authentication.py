@@ -128,6 +128,18 @@ async def test_nobody_is_known_while_the_database_is_away(tokens, ask):
     assert await ask(token) == ALICE
 
 
+async def test_it_is_said_once_that_the_tokens_can_not_be_read(tokens, ask, caplog):
+    for _ in range(2):
+        tokens.is_away = True
+        for _ in range(10):
+            with pytest.raises(LogUnavailableError):
+                await ask()
+        tokens.is_away = False
+        await ask()
+        tokens.now += CACHE_SECONDS
+    assert caplog.messages == ["the access tokens can't be read, so nobody is let in: away"] * 2
+
+
 async def test_before_the_first_token_whoever_is_on_the_machine_is_an_operator(tokens, ask):
     assert await ask(server=LOOPBACK) == Principal("admin API, from 127.0.0.1", Role.OPERATOR)
     assert await ask(server=("::1", 8000), host="localhost:8000")
