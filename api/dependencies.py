@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from breaker_store.api.authentication import Principal
 from breaker_store.api.feed import Feed
 from breaker_store.postgres.migrating import check_schema
 from breaker_store.postgres.reading import reading
@@ -64,8 +65,9 @@ TransitionStream = Annotated[Feed, Depends(_feed)]
 
 
 async def _actor(request: Request) -> str:
-    return f"admin API, from {request.client.host}" if request.client else "admin API"
+    principal: Principal = request.state.principal
+    return principal.name
 
 
 Actor = Annotated[str, Depends(_actor)]
-"""Who it will have been, as far as can be told without a login."""
+"""The name of who asks, by which the log will have it."""

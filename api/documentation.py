@@ -1,4 +1,4 @@
-"""What the API's documentation has beside what FastAPI finds by itself: a real example of every answer.
+"""What the API's documentation has beside what FastAPI finds by itself: how to sign in, and a real example of every answer.
 
 The examples were given by the API itself, to the requests of `tests/api/test_examples.py`, which records them, and fails
 where the API answers otherwise by now or an answer has none. What nobody expected looks the same from every operation, and
@@ -16,6 +16,8 @@ from fastapi.routing import APIRoute
 
 _EXAMPLES: Final = "examples.json"
 _UNEXPECTED: Final = "500"
+_UNAUTHORIZED: Final = "401"
+_SCHEME: Final = "bearer"
 
 
 def name_operation(route: APIRoute) -> str:
@@ -23,12 +25,13 @@ def name_operation(route: APIRoute) -> str:
     return route.name
 
 
-def show_examples(app: FastAPI) -> None:
-    """Have an application's OpenAPI document show the recorded examples."""
+def complete_document(app: FastAPI) -> None:
+    """Have an application's OpenAPI document show how to sign in, and the recorded examples."""
     generate = app.openapi
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
+            _add_sign_in(generate())
             _add_examples(generate(), _read_examples())
         return generate()
 
@@ -40,6 +43,15 @@ def _read_examples() -> dict[str, dict[str, dict[str, Any]]]:
     text = resources.files("breaker_store.api").joinpath(_EXAMPLES).read_text(encoding="utf-8")
     examples: dict[str, dict[str, dict[str, Any]]] = json.loads(text)
     return examples
+
+
+def _add_sign_in(document: dict[str, Any]) -> None:
+    """Say which operations want a token; here, since a dependency that says so would cost each request more than the door."""
+    document["components"]["securitySchemes"] = {_SCHEME: {"type": "http", "scheme": "bearer"}}
+    for path in document["paths"].values():
+        for operation in path.values():
+            if _UNAUTHORIZED in operation["responses"]:
+                operation["security"] = [{_SCHEME: []}]
 
 
 def _add_examples(document: dict[str, Any], examples: dict[str, dict[str, dict[str, Any]]]) -> None:

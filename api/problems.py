@@ -24,6 +24,7 @@ from breaker_store.control import ContendedBreakerError
 from breaker_store.errors import (
     LogUnavailableError,
     SchemaError,
+    StoreError,
     UnknownBreakerError,
 )
 from breaker_store.postgres.cursors import CursorError
@@ -145,9 +146,14 @@ def handle_errors(app: FastAPI) -> None:
 
 
 async def _answer_known(request: Request, error: Exception) -> JSONResponse:
+    answer = _describe_known(request, error)
+    if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("answered with status %d: %s", answer.status_code, error)
+    return answer
+
+
+def _describe_known(request: Request, error: Exception) -> JSONResponse:
     problem = next(PROBLEM_TYPES[each] for each in type(error).__mro__ if each in PROBLEM_TYPES)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.warning("answered with status %d: %s", problem.status, error)
     wait = problem.retry_after_seconds
     return _answer(
         problem.model(
@@ -188,6 +194,13 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
 def answer_status(request: Request, status: HTTPStatus, detail: str) -> JSONResponse:
     """Answer with a status that says what kind of problem it is, and with what it was this time."""
     return _answer(_plain(request, status, detail))
+
+
+async def answer_error(request: Request, error: HTTPException | StoreError) -> JSONResponse:
+    """Answer what was raised before the application's handlers are reached, as they would; nothing of it is logged."""
+    if isinstance(error, HTTPException):
+        return await _answer_http(request, error)
+    return _describe_known(request, error)
 
 
 async def _answer_unexpected(request: Request, _error: Exception) -> JSONResponse:

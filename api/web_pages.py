@@ -1,13 +1,14 @@
 """Keeps out what a web page could do behind an operator's back.
 
-A page in a browser on the operator's machine can send requests to the loopback address. Two checks keep it from doing
-so, both by what browsers always tell and pages can't forge:
+A page in a browser on the operator's machine can send requests to the loopback address, and where signing in is a
+cookie's matter, to any. Two checks keep it from doing so, both by what browsers always tell and pages can't forge:
 
 - a request that changes something comes from our own pages, or from no page (the way of Go's `CrossOriginProtection`);
 - a request to the loopback address names it, and not a domain whose owner points it there (DNS rebinding).
 
-They come before everything else, the documentation too; and as middleware they cost each request a hundredth of what a
-dependency of every route does.
+The first comes before everything else; and as middleware it costs each request a hundredth of what a dependency of every
+route does. The second is asked for by `authentication`, where nobody needs a token: a page has none, and those who have one may
+come by any name, through a proxy.
 """
 
 from __future__ import annotations
@@ -27,28 +28,26 @@ from breaker_store.api.problems import answer_status
 _READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+LOOPBACK_RULE: Final = "on the loopback address, the host must be given as localhost or as an address"
+
+
 class RefuseWebPages:
-    """Answers with 403 what a foreign page in a browser asks for."""
+    """Answers with 403 what a foreign page in a browser wants to change."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reason = _why_refused(scope) if scope["type"] == "http" else None
-        if reason is None:
+        if scope["type"] != "http" or not _is_refused(scope):
             await self._app(scope, receive, send)
             return
+        reason = "a page of another origin may not change anything"
         answer = answer_status(Request(scope), HTTPStatus.FORBIDDEN, reason)
         await answer(scope, receive, send)
 
 
-def _why_refused(scope: Scope) -> str | None:
-    headers = Headers(scope=scope)
-    if scope["method"] not in _READING_METHODS and _is_cross_origin(headers):
-        return "a page of another origin may not change anything"
-    if _is_loopback(scope.get("server")) and not _names_loopback(headers.get("host")):
-        return "on the loopback address, the host must be given as localhost or as an address"
-    return None
+def _is_refused(scope: Scope) -> bool:
+    return scope["method"] not in _READING_METHODS and _is_cross_origin(Headers(scope=scope))
 
 
 def _is_cross_origin(headers: Headers) -> bool:
@@ -68,7 +67,7 @@ def _host_of(origin: str) -> str | None:
 
 
 @lru_cache(maxsize=16)
-def _is_loopback(server: tuple[str, int | None] | None) -> bool:
+def is_loopback(server: tuple[str, int | None] | None) -> bool:
     """Tell whether the address on which the request arrived is of this machine alone."""
     try:
         return server is not None and ip_address(server[0]).is_loopback
@@ -77,7 +76,7 @@ def _is_loopback(server: tuple[str, int | None] | None) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _names_loopback(host: str | None) -> bool:
+def names_loopback(host: str | None) -> bool:
     """Tell whether a request's host, with its port, is this machine's own name or any address; also if it has none."""
     if host is None:
         return True

@@ -22,6 +22,7 @@ from breaker_store.cli import (
     recorders,
     serve,
     state,
+    token,
     transitions,
     verify,
     webhooks,
@@ -58,6 +59,7 @@ app.command("recorders", rich_help_panel=ASK)(recorders.list_recorders)
 
 app.command("demo", rich_help_panel=RUN)(demo.show_demo)
 app.command("serve", rich_help_panel=RUN)(serve.serve)
+app.add_typer(token.app, name="token", rich_help_panel=RUN)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=RUN)
 
 app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)

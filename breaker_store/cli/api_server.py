@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import signal
 import socket
 from collections.abc import Sequence
 from contextlib import closing
+from ipaddress import ip_address
 from typing import Final
 
 import typer
@@ -17,6 +19,7 @@ from breaker_store.alerting.configuration import Webhook
 from breaker_store.alerting.delivery import delivering
 from breaker_store.cli.ending import INTERRUPTED
 from breaker_store.errors import ConfigurationError
+from breaker_store.postgres.access_tokens import any_token_made
 from breaker_store.serving import GuestServer
 from breaker_store.settings import Location
 from breaker_store.store import open_database
@@ -24,15 +27,20 @@ from breaker_store.store import open_database
 # Named by an import string: in a checkout its folder stands apart, and is part of the package only when installed.
 _create_app = importlib.import_module("breaker_store.api.app").create_app
 
+logger = logging.getLogger(__name__)
+
 GRACE_SECONDS: Final = 2
 """How long requests that are under way may take at the end."""
+
+_NO_TOKEN: Final = "no access token was ever made"  # noqa: S105 - words
+_MAKE_ONE: Final = "`breaker-store token create NAME --role operator`"
 
 
 async def serve_api(location: Location, host: str, port: int, webhooks: Sequence[Webhook]) -> None:
     """Serve, and deliver webhooks, until SIGTERM, or SIGINT, which gives its exit code.
 
     Raises:
-        ConfigurationError: the address can't be listened on.
+        ConfigurationError: the address can't be listened on; or it is not the loopback one, and no token was ever made.
         BreakerStoreError: the database can't be had.
 
     """
@@ -40,13 +48,25 @@ async def serve_api(location: Location, host: str, port: int, webhooks: Sequence
         serving = _Serving()
         serving.end_by_signals()
         try:
-            async with open_database(location) as database_url, delivering(webhooks, database_url):
-                await serving.serve(database_url, listener)
+            async with open_database(location) as database_url:
+                await _check_tokens(database_url, listener)
+                async with delivering(webhooks, database_url):
+                    await serving.serve(database_url, listener)
         except asyncio.CancelledError:
             if serving.ended_by is None:
                 raise
     if serving.ended_by == signal.SIGINT:
         raise typer.Exit(INTERRUPTED)
+
+
+async def _check_tokens(database_url: str, listener: socket.socket) -> None:
+    """Let nobody in from outside for whom no token was made; on this machine alone it is enough to say so."""
+    if await any_token_made(database_url):
+        return
+    if not ip_address(listener.getsockname()[0]).is_loopback:
+        raise ConfigurationError(f"{_NO_TOKEN}: on an address that others reach one is needed ({_MAKE_ONE})")
+    # To the terminal too, unless whoever runs this says where logs go.
+    logger.warning("%s: whoever is on this machine may do all, until one is made (%s)", _NO_TOKEN, _MAKE_ONE)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -15,7 +15,10 @@ from breaker_store.cli.webhooks_file import WebhooksFile
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="The address to listen on. There is no login: whoever reaches it may do all.")
+        str,
+        typer.Option(
+            help="The address to listen on; one that others reach needs an access token: `token create`."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any that is free.")] = 8000,
     webhooks: WebhooksFile = None,

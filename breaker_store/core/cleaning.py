@@ -24,6 +24,8 @@ _SECRETS: tuple[tuple[re.Pattern[str], str | None], ...] = (
     # A Telegram bot token: the bot's id, a colon, 35 characters (the length is not documented, so more are allowed).
     # In an address the letters "bot" stand right before it.
     (re.compile(r"(?<!\d)\d{6,12}(?::|%3[Aa])[A-Za-z0-9_-]{30,}"), HIDDEN),
+    # An access token of ours: somebody may paste one into a reason.
+    (re.compile(r"(?<=bs_)[0-9a-f]{12}_[A-Za-z0-9_-]{43}"), HIDDEN),
     # user:password@ in any address.
     (re.compile(r"(?<=://)([^\s:/@'\"]*):[^\s/\"]*@"), rf"\1:{HIDDEN}@"),
     # A header or a field of that name, whether printed as a header, a dict or JSON. Without quotes, up to the end of

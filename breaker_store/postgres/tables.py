@@ -367,3 +367,23 @@ webhooks = Table(
     # Its few rows change with every message.
     postgresql_with={"fillfactor": "50"},
 )
+
+access_tokens = Table(
+    "access_tokens",
+    metadata,
+    Column("created_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    # Null: it never expires.
+    Column("expires_at", _instant()),
+    Column("revoked_at", _instant()),
+    # To the minute.
+    Column("last_used_at", _instant()),
+    # The part of a token that is no secret, by which it is looked up.
+    Column("public_id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),
+    # SHA-256 of the secret part.
+    Column("secret_hash", LargeBinary, nullable=False),
+    CheckConstraint("role IN ('viewer', 'operator')", "role"),
+    CheckConstraint("octet_length(secret_hash) = 32", "hash"),
+    comment="Who may use the admin API. Revoked and expired ones stay: the log says by their names who did what",
+)

@@ -11,6 +11,7 @@ import pytest
 
 from breaker_store import BreakerStore, CircuitBreakerOpenError
 from breaker_store.api.app import create_app
+from breaker_store.api.authentication import Authenticate
 from breaker_store.importing.formats import ImportedOutcome
 from breaker_store.importing.run import import_outcomes
 
@@ -25,15 +26,31 @@ class ServiceError(Exception):
     """What the bots' service answers when it fails."""
 
 
+class FromAnywhere(httpx.ASGITransport):
+    """Asks from another address each time, so that failures to sign in are not slowed."""
+
+    _asked = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self._asked += 1
+        self.client = (f"192.0.2.{self._asked}", 1)
+        return await super().handle_async_request(request)
+
+
 @asynccontextmanager
 async def serve_in_process(
-    database_url: str, *, raise_app_exceptions: bool = True
+    database_url: str,
+    *,
+    raise_app_exceptions: bool = True,
+    authenticate: Authenticate | None = None,
+    transport: type[httpx.ASGITransport] = httpx.ASGITransport,
 ) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(database_url)
-    transport = httpx.ASGITransport(app, raise_app_exceptions)
+    app = create_app(database_url, authenticate=authenticate)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://admin") as client,
+        httpx.AsyncClient(
+            transport=transport(app, raise_app_exceptions), base_url="http://127.0.0.1"
+        ) as client,
     ):
         yield client
 

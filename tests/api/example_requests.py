@@ -75,7 +75,7 @@ class Request:
 
     Attributes:
         name: tells the examples of one status apart.
-        database: seeded, bare (without tables), or away.
+        database: seeded, bare (without tables), or away; or the seeded one, served to a viewer, or to nobody who is known.
         contended: others change every breaker at the moment in which somebody wants to.
         broken: somebody renamed a column.
 
@@ -195,9 +195,17 @@ def troubled() -> Iterator[Request]:
     for request in (*answered(), stream):
         if request.name != "answer":
             continue
-        on_loopback = f"http://127.0.0.1:8000{request.path}"
-        yield replace(request, status=403, name="a name that is none of this machine's", path=on_loopback,
-                      headers={"host": "rebound.example"})  # fmt: skip
         if request.operation != "tell_alive":
             yield replace(request, status=503, name="database away", database="away")
             yield replace(request, status=503, name="database without tables", database="bare")
+        if request.path not in {"/healthz", "/readyz"}:
+            yield from turned_away(request)
+
+
+def turned_away(request: Request) -> Iterator[Request]:
+    """Whom the door does not let in."""
+    yield replace(request, status=401, name="no valid token", database="to nobody who is known")
+    yield replace(request, status=403, name="a name that is none of this machine's",
+                  headers={"host": "rebound.example"})  # fmt: skip
+    if request.method != "GET":
+        yield replace(request, status=403, name="a viewer acts", database="to a viewer")

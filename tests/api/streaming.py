@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -69,7 +70,12 @@ class Connection:
     @classmethod
     @asynccontextmanager
     async def to(
-        cls, url: str, last_event_id: str | None = None, query: str = "", receive_buffer: int | None = None
+        cls,
+        url: str,
+        last_event_id: str | None = None,
+        query: str = "",
+        receive_buffer: int | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[Self]:
         parts = urlsplit(url)
         link = socket.socket()
@@ -79,13 +85,14 @@ class Connection:
         await asyncio.get_running_loop().sock_connect(link, (parts.hostname, parts.port))
         connection = cls(*await asyncio.open_connection(sock=link, limit=2**16))
         try:
-            await connection._ask(last_event_id, query)
+            await connection._ask(last_event_id, query, headers)
             yield connection
         finally:
             connection.cut()
 
-    async def _ask(self, last_event_id: str | None, query: str) -> None:
+    async def _ask(self, last_event_id: str | None, query: str, headers: Mapping[str, str]) -> None:
         lines = [f"GET {PATH}{query} HTTP/1.0", "Host: 127.0.0.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         if last_event_id is not None:
             lines.append(f"Last-Event-ID: {last_event_id}")
         self._writer.write("\r\n".join([*lines, "", ""]).encode())

@@ -16,6 +16,8 @@ import httpx
 import pytest
 
 from breaker_store.api.app import create_app
+from breaker_store.api.authentication import Principal, Role
+from tests.api.conftest import FromAnywhere
 from tests.api.example_requests import END, NOBODY_LISTENS, requests, seed, stream_events
 
 EXAMPLES = Path(__file__).parents[2] / "api" / "examples.json"
@@ -28,13 +30,29 @@ Examples = dict[str, dict[str, dict[str, Any]]]
 async def clients(
     serve, database_url: str, empty_database_url: str
 ) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
-    """Serve a database with a history, one that has no tables, and one that is away."""
-    addresses = {"seeded": database_url, "bare": empty_database_url, "away": NOBODY_LISTENS}
+    """Serve a database with a history, one that has no tables, and one that is away; and the first to others too."""
+    served = {
+        "seeded": (database_url, None),
+        "bare": (empty_database_url, None),
+        "away": (NOBODY_LISTENS, None),
+        "to a viewer": (database_url, know_a_viewer),
+        "to nobody who is known": (database_url, know_nobody),
+    }
     async with AsyncExitStack() as stack:
         yield {
-            name: await stack.enter_async_context(serve(url, raise_app_exceptions=False))
-            for name, url in addresses.items()
+            name: await stack.enter_async_context(
+                serve(url, raise_app_exceptions=False, authenticate=authenticate, transport=FromAnywhere)
+            )
+            for name, (url, authenticate) in served.items()
         }
+
+
+async def know_a_viewer(_request) -> Principal:
+    return Principal("grafana", Role.VIEWER)
+
+
+async def know_nobody(_request) -> None:
+    return None
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ async def test_every_answer_is_documented(client):
     responses = document["paths"][f"{PREFIX}/{{user_id}}/transitions/{{transition_id}}/explanation"]["get"][
         "responses"
     ]
-    assert set(responses) == {"200", "403", "404", "422", "500", "503"}
+    assert set(responses) == {"200", "401", "403", "404", "422", "500", "503"}
     assert responses["404"]["description"] == "Unknown circuit breaker; Unknown transition"
     assert document["components"]["schemas"]["FleetVerdict"]["enum"] == [
         "this_bot",

@@ -32,11 +32,11 @@ async def served(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     "headers",
     [
         {},
-        {"sec-fetch-site": "same-origin", "origin": "http://admin"},
+        {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1"},
         {"sec-fetch-site": "none"},
-        {"origin": "http://admin"},
+        {"origin": "http://127.0.0.1"},
         # A proxy in front that speaks TLS.
-        {"origin": "https://admin"},
+        {"origin": "https://127.0.0.1"},
     ],
 )
 async def test_a_reset_by_a_program_or_a_page_of_ours_is_done(client, succeed, headers):
@@ -47,7 +47,7 @@ async def test_a_reset_by_a_program_or_a_page_of_ours_is_done(client, succeed, h
 @pytest.mark.parametrize(
     "headers",
     [
-        {"sec-fetch-site": "cross-site", "origin": "http://admin"},
+        {"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1"},
         {"sec-fetch-site": "same-site"},
         {"origin": "http://evil.example"},
         {"origin": "null"},

@@ -23,12 +23,16 @@ import random
 import re
 import subprocess
 import sys
+import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Self
 
+from breaker_store.core.access import Role
+from breaker_store.postgres.access_tokens import create_token
+from breaker_store.postgres.connecting import connect
 from tests.benchmarks.databases import add_options, open_server
 from tests.benchmarks.feeding import Timed
 from tests.benchmarks.filling import (
@@ -41,13 +45,15 @@ from tests.benchmarks.http_peer import PREFIX
 from tests.benchmarks.measuring import Bar, console, judge, percentile, show, take_turns
 from tests.benchmarks.requesting import Asked, ask
 
-PARTS = ("page", "summary", "why", "instant", "throughput")
+PARTS = ("page", "summary", "why", "instant", "throughput", "sign-in")
 MANY_EVENTS, FEW_EVENTS = 10_000_000, 1_000_000
 BREAKERS = 100_000
 SUMMARIES = (100_000, 1_000_000)
 
 ROUNDS = 7
 REQUESTS_A_ROUND = 1_000
+SHORT_ROUNDS = 60
+SHORT_REQUESTS_A_ROUND = 100
 SUMMARIES_A_ROUND = 300
 EXPLANATIONS_A_ROUND = 50
 SUMMARIES_AT_AN_INSTANT_A_ROUND = 3
@@ -57,6 +63,7 @@ REQUESTS_AT_ONCE_A_ROUND = 4_000
 NANOSECONDS_IN_MILLISECOND = 1_000_000
 
 OURS, PEER = "ours", "written by hand"
+SIGNED_IN, OPEN = "with a token", "without signing in"
 
 
 def main() -> int:
@@ -73,6 +80,7 @@ def main() -> int:
         "why": measure_why,
         "instant": measure_instant,
         "throughput": measure_throughput,
+        "sign-in": measure_sign_in,
     }
     with open_server(arguments) as server_url, Client() as client:
         bars = [
@@ -173,6 +181,35 @@ async def measure_throughput(server_url: str, client: Client) -> list[Bar]:
     return [Bar.at_least(f"requests/s, of {PEER}", rounds.ratio(OURS, PEER), 1.0)]
 
 
+async def measure_sign_in(server_url: str, client: Client) -> list[Bar]:
+    """Ask for short pages with a token, and of the same application without the door."""
+    database_url = await find_or_fill_histories(server_url, FEW_EVENTS, BREAKERS)
+    async with token_for(database_url) as token:
+        with serving(SIGNED_IN, database_url) as guarded, serving(OPEN, database_url) as open_to_all:
+            rounds_of = {
+                name: client.timing(name, url, pages(SPARSE_USERS), SHORT_REQUESTS_A_ROUND, given, percent=50)
+                for name, url, given in ((SIGNED_IN, guarded, token), (OPEN, open_to_all, None))
+            }
+            # Many short turns: what is looked for is small.
+            rounds = await take_turns(rounds_of, SHORT_ROUNDS)
+    show_times("a page of 3 events, one connection", client, rounds_of)
+    extra_ms = rounds.difference(SIGNED_IN, OPEN)
+    return [Bar.at_most("what signing in adds to a request, at the median", extra_ms, 0.3, " ms")]
+
+
+@asynccontextmanager
+async def token_for(database_url: str) -> AsyncIterator[str]:
+    """Make a token for a viewer, and forget it after: the other parts ask without one."""
+    created = await create_token(database_url, f"benchmark-{uuid.uuid4()}", Role.VIEWER)
+    assert created is not None
+    try:
+        yield created.token
+    finally:
+        connection = await connect(database_url)
+        await connection.execute("DELETE FROM access_tokens WHERE name = $1", created.name)
+        await connection.close()
+
+
 def pages(users: range) -> Iterator[str]:
     return (f"{PREFIX}/{user_id}/events?limit=50" for user_id in by_chance(users))
 
@@ -199,6 +236,8 @@ def serving(who: str, database_url: str) -> Iterator[str]:
     """Run a server in a process of its own, and give its address."""
     modules = {
         OURS: ["breaker_store.cli", "serve", "--port", "0", "--database-url"],
+        SIGNED_IN: ["breaker_store.cli", "serve", "--port", "0", "--database-url"],
+        OPEN: ["tests.benchmarks.http_without_door"],
         PEER: ["tests.benchmarks.http_peer"],
     }
     command = [sys.executable, "-m", *modules[who], database_url]
@@ -226,20 +265,31 @@ class Client:
     def __exit__(self, *_exception: object) -> None:
         self._process.shutdown()
 
-    async def ask(self, url: str, paths: Sequence[str], connections: int = 1) -> Asked:
+    async def ask(
+        self, url: str, paths: Sequence[str], connections: int = 1, token: str | None = None
+    ) -> Asked:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._process, ask, url, paths, connections)
+        return await loop.run_in_executor(self._process, ask, url, paths, connections, token)
 
     async def read(self, url: str, path: str) -> str:
         return (await self.ask(url, [path])).last_body
 
-    def timing(self, name: str, url: str, paths: Iterator[str], count: int) -> Timed:
-        """Make a round of requests, one after the other; its figure is the 99th percentile in milliseconds."""
+    def timing(
+        self,
+        name: str,
+        url: str,
+        paths: Iterator[str],
+        count: int,
+        token: str | None = None,
+        *,
+        percent: float = 99,
+    ) -> Timed:
+        """Make a round of requests, one after the other; its figure is a percentile in milliseconds."""
 
         async def run() -> float:
-            asked = await self.ask(url, list(itertools.islice(paths, count)))
+            asked = await self.ask(url, list(itertools.islice(paths, count)), token=token)
             self._times_ns[name] += asked.times_ns
-            return percentile(asked.times_ns, 99) / NANOSECONDS_IN_MILLISECOND
+            return percentile(asked.times_ns, percent) / NANOSECONDS_IN_MILLISECOND
 
         return run
 

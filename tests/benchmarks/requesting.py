@@ -33,17 +33,18 @@ class UnexpectedAnswerError(Exception):
         self.body = body
 
 
-def ask(base_url: str, paths: Sequence[str], connections: int) -> Asked:
-    """Ask for each of the paths once."""
-    return asyncio.run(_ask(base_url, paths, connections))
+def ask(base_url: str, paths: Sequence[str], connections: int, token: str | None = None) -> Asked:
+    """Ask for each of the paths once, signed in with a token if there is one."""
+    return asyncio.run(_ask(base_url, paths, connections, token))
 
 
-async def _ask(base_url: str, paths: Sequence[str], connections: int) -> Asked:
+async def _ask(base_url: str, paths: Sequence[str], connections: int, token: str | None) -> Asked:
     address = urlsplit(base_url)
     left = iter(paths)
     times_ns: list[int] = []
     loop = asyncio.get_running_loop()
-    askers = [_Asker(address.netloc, left, times_ns) for _ in range(connections)]
+    head = f"Host: {address.netloc}\r\n" + (f"Authorization: Bearer {token}\r\n" if token else "")
+    askers = [_Asker(head, left, times_ns) for _ in range(connections)]
     transports = [
         (await loop.create_connection(lambda asker=asker: asker, address.hostname, address.port))[0]
         for asker in askers
@@ -61,9 +62,9 @@ async def _ask(base_url: str, paths: Sequence[str], connections: int) -> Asked:
 class _Asker(asyncio.Protocol):
     """One connection: asks for what is next when it has the whole answer, until nothing is left."""
 
-    def __init__(self, host: str, left: Iterator[str], times_ns: list[int]) -> None:
+    def __init__(self, head: str, left: Iterator[str], times_ns: list[int]) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._host = host
+        self._head = head
         self._left = left
         self._times_ns = times_ns
         self._received = b""
@@ -81,7 +82,7 @@ class _Asker(asyncio.Protocol):
             return
         self._received = b""
         self._asked_at = time.perf_counter_ns()
-        self._transport.write(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+        self._transport.write(f"GET {path} HTTP/1.1\r\n{self._head}\r\n".encode())
 
     def data_received(self, data: bytes) -> None:
         self._received += data

@@ -23,7 +23,7 @@ EXTRAS = {
 }
 
 # What they print is the data itself, a line for a person who waits, or nothing.
-WITHOUT_JSON = {"demo", "serve", "export", "migrate up", "migrate down", "webhooks forget"}
+WITHOUT_JSON = {"demo", "serve", "export", "migrate up", "migrate down", "webhooks forget", "token revoke"}
 
 
 # It asks nothing but the file and the receiver.
@@ -52,7 +52,7 @@ def test_commands(invoke: Invoke) -> None:
     assert len(set(listed)) == len(listed)
 
 
-@pytest.mark.parametrize("group", [[], ["migrate"], ["webhooks"]])
+@pytest.mark.parametrize("group", [[], ["migrate"], ["webhooks"], ["token"]])
 def test_no_line_is_cut_off(invoke: Invoke, group: list[str]) -> None:
     """What a command does is told in a line that fits."""
     lines = invoke(*group, "--help").stdout.splitlines()[1:]

@@ -19,6 +19,10 @@ from .conftest import Invoke, Start, postmaster_pid_file
 
 SECONDS_TO_END = 5
 
+MAKE_ONE = "(`breaker-store token create NAME --role operator`)"
+OPEN = f"no access token was ever made: whoever is on this machine may do all, until one is made {MAKE_ONE}\n"
+CLOSED = "no access token was ever made: on an address that others reach one is needed"
+
 
 def read_address(process: subprocess.Popen[str]) -> str:
     """Wait for the line that says where the server is."""
@@ -29,10 +33,10 @@ def read_address(process: subprocess.Popen[str]) -> str:
 
 
 def end(process: subprocess.Popen[str], number: signal.Signals) -> str:
-    """End a server by a signal, and give what it said on stderr."""
+    """End a server by a signal, and give what it said on stderr, but that it needs no token yet."""
     process.send_signal(number)
     _, errors = process.communicate(timeout=SECONDS_TO_END)
-    return errors
+    return errors.removeprefix(OPEN)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
@@ -65,6 +69,48 @@ async def test_ends_its_streams(start: Start, database_url: str, number: signal.
         assert await asyncio.to_thread(end, process, number) == ""
         assert await reader.next_block() == ""
     assert process.returncode == code
+
+
+def test_without_a_token(start: Start, database_url: str) -> None:
+    """As long as no token was made, `serve` says that whoever is on the machine may do all."""
+    process = start("serve", "--port", 0, "--database-url", database_url)
+    read_address(process)
+    process.terminate()
+    assert process.communicate(timeout=SECONDS_TO_END)[1] == OPEN
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104 - what is refused
+def test_from_outside_without_a_token(invoke: Invoke, database_url: str, host: str) -> None:
+    """So long it listens on no address that others reach, and says which command makes a token."""
+    result = invoke("serve", "--host", host, "--port", 0, "--database-url", database_url)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"breaker-store: {CLOSED} {MAKE_ONE}\n"
+
+
+def test_from_outside_while_the_database_is_away(invoke: Invoke) -> None:
+    """Where it can't be told whether there are tokens, it doesn't start either."""
+    away = "postgresql://nobody@127.0.0.1:1/nothing"
+    result = invoke("serve", "--host", "0.0.0.0", "--port", 0, "--database-url", away)  # noqa: S104 - the same
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Postgres can't be reached" in result.stderr
+
+
+def test_from_outside_with_tokens(start: Start, call: Invoke, database_url: str) -> None:
+    """Once one was made it does, and asks for it; also when it is revoked: then nobody is let in."""
+    token = call("token", "create", "alice", "--role", "operator").stdout.strip()
+    process = start("serve", "--host", "0.0.0.0", "--port", 0, "--database-url", database_url)  # noqa: S104
+    address = read_address(process).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+    with httpx.Client(base_url=address) as client:
+        assert client.get("/docs").status_code == 401
+        assert client.get("/docs", headers={"authorization": f"Bearer {token}"}).status_code == 200
+    process.terminate()
+    said = process.communicate(timeout=SECONDS_TO_END)[1]
+    assert said == "an attempt to sign in failed: from 127.0.0.1, with no token\n"
+    call("token", "revoke", "alice")
+    process = start("serve", "--host", "0.0.0.0", "--port", 0, "--database-url", database_url)  # noqa: S104
+    address = read_address(process).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+    answer = httpx.get(f"{address}/", headers={"authorization": f"Bearer {token}"})
+    assert answer.status_code == 401
 
 
 def test_embedded_database(start: Start, data_dir: Path) -> None:

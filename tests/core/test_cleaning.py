@@ -38,6 +38,11 @@ def test_a_bot_token_is_hidden_and_the_rest_of_the_address_stays(text: str, clea
     assert clean_text(text) == cleaned
 
 
+def test_an_access_token_of_ours_is_hidden() -> None:
+    secret = "Zm9v_-YmFy" * 4 + "bar"
+    assert clean_text(f"used bs_0123456789ab_{secret}, see above") == "used bs_[hidden], see above"
+
+
 @pytest.mark.parametrize("bot_id", ["123456", "7123456789", "123456789012"])
 @pytest.mark.parametrize("prefix", ["", "/bot", "bot", "Bot", "_", "token "])
 def test_a_bot_token_is_hidden_whatever_stands_before_it(prefix: str, bot_id: str) -> None:
