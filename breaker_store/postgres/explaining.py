@@ -193,7 +193,7 @@ def _begin(stored: StoredBreaker, now: int, event: Transition | None) -> Facts:
     state = stored.state
     remaining_us: int | None = None
     if state.state is CircuitState.OPEN and stored.remaining_us is not None:
-        remaining_us = min(max(0, stored.remaining_us), state.policy.timeout_us)
+        remaining_us = min(max(0, stored.remaining_us), state.longest_wait_us)
     return Facts(stored.user_id, now, event, None, state, remaining_us)
 
 

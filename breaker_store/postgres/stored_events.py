@@ -60,6 +60,7 @@ def _read_known_transition(row: Mapping[str, Any]) -> Transition:
         opened_at=_read_time(details["opened_at"]),
         opened_by=_read_optional_id(details["opened_by"]),
         retry_at=_read_time(details["retry_at"]),
+        forced=details.get("forced", False),
         position=row["position"],
     )
 

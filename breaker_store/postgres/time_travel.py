@@ -91,7 +91,7 @@ WITH breaker AS MATERIALIZED (
                 SELECT CASE
                     WHEN kind IN (10, 14) THEN 'open'
                     WHEN kind = 11 THEN 'half_open'
-                    WHEN kind IN (12, 13) THEN 'closed'
+                    WHEN kind IN (12, 13, 15) THEN 'closed'
                     ELSE details ->> 'to'
                 END
                 FROM breaker_transitions
