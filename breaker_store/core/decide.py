@@ -125,7 +125,10 @@ class ChangePolicy:
     is_own: bool = True
 
 
-Command: TypeAlias = Admit | Report | Abandon | Reset | ForceOpen | Release | ChangePolicy
+Action: TypeAlias = Reset | ForceOpen | Release | ChangePolicy
+"""What somebody does to a breaker by hand; it always gives one transition."""
+
+Command: TypeAlias = Admit | Report | Abandon | Action
 
 
 def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
@@ -147,16 +150,25 @@ def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
         case Abandon(permit):
             held = _is_current(state, permit) and state.holds(permit.probe)
             return (ProbeAbandoned(permit.probe),) if held else ()
-        case Reset():
-            return (_close_by_hand(state, command, Kind.RESET),)
-        case ForceOpen():
-            return (_force_open(state, command),)
-        case Release():
-            return (_release(state, command),)
-        case ChangePolicy():
-            return (_change_policy(state, command),)
+        case Reset() | ForceOpen() | Release() | ChangePolicy():
+            return (_act(state, command),)
         case _:
             assert_never(command)
+
+
+def end_after(at: int, seconds: float) -> int:
+    """Give the end of being forced open for so long.
+
+    Raises:
+        ValueError: the time is not above 0, or is more than ten years.
+
+    """
+    if not 0 < seconds <= GREATEST_TIMEOUT_SECONDS:
+        raise ValueError(
+            f"a breaker is forced open for more than 0 and at most {GREATEST_TIMEOUT_SECONDS:,.0f} seconds, "
+            f"not for {seconds}"
+        )
+    return at + max(1, round(seconds * MICROSECONDS))
 
 
 def permit_of(state_after: BreakerState, events: tuple[Event, ...]) -> Permit | None:
@@ -292,6 +304,20 @@ def _close(state: BreakerState, command: Report, event_id: EventId) -> Transitio
         opened_by=None,
         retry_at=None,
     )
+
+
+def _act(state: BreakerState, action: Action) -> Transition:
+    match action:
+        case Reset():
+            return _close_by_hand(state, action, Kind.RESET)
+        case ForceOpen():
+            return _force_open(state, action)
+        case Release():
+            return _release(state, action)
+        case ChangePolicy():
+            return _change_policy(state, action)
+        case _:
+            assert_never(action)
 
 
 def _force_open(state: BreakerState, command: ForceOpen) -> Transition:

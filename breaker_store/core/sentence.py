@@ -10,6 +10,7 @@ from breaker_store.core.events import CircuitState, Failure, Kind, Transition
 from breaker_store.core.facts import Facts
 from breaker_store.core.fleet_verdict import ERROR_WIDTH, Judgement
 from breaker_store.core.recurrence import Recurrence
+from breaker_store.core.standing import how_it_goes_on
 from breaker_store.core.wording import counted, listed, moment, quoted, shortened, span
 
 MESSAGE_WIDTH: Final = 120
@@ -79,7 +80,8 @@ def _deed(event: Transition, at: str) -> str:
         case Kind.CLOSED:
             return f"closed at {at}, since {_reason(event, 'its probes succeeded')}"
         case Kind.FORCED_OPEN:
-            return f"was opened by hand{by} at {at}{because}, not by failures"
+            until = f" until {moment(event.retry_at)}" if event.retry_at is not None else ""
+            return f"was opened by hand{by} at {at}{until}{because}, not by failures"
         case Kind.POLICY_CHANGED:
             return f"got another policy{_by(event, 'from')} at {at}{because}: {_policy(event)}"
         case _:
@@ -211,19 +213,9 @@ def _ended(origin: Transition, ending: Transition) -> str:
 
 
 def _now(facts: Facts) -> str:
-    state = facts.state
-    match state.state:
-        case CircuitState.CLOSED:
-            return "is closed by now, in a way that this version can't read"
-        case CircuitState.HALF_OPEN:
-            done, needed = state.success_count, state.policy.success_threshold
-            return f"is half-open, with {done:,} of {counted(needed, 'probe')} succeeded"
-        case CircuitState.OPEN if facts.remaining_us is None:
-            return "stays open until somebody closes it"
-        case CircuitState.OPEN if facts.remaining_us > 0:
-            return f"refuses calls for another {span(facts.remaining_us)}"
-        case _:
-            return "lets the next call try, since its wait is over"
+    if facts.state.state is CircuitState.CLOSED:
+        return "is closed by now, in a way that this version can't read"
+    return how_it_goes_on(facts.state, facts.remaining_us)
 
 
 def _how_often(facts: Facts, recurrence: Recurrence) -> str | None:

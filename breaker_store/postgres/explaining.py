@@ -28,6 +28,7 @@ from breaker_store.postgres import loading
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.explanation_items import ExplanationItem, explanation_item
 from breaker_store.postgres.reading import driver_connection_of
+from breaker_store.postgres.standing import read_transition_of
 from breaker_store.postgres.stored_events import read_transition
 
 
@@ -78,10 +79,9 @@ class _Reading:
         now = microseconds(await self._connection.fetchval(sql.NOW))
         if event_id is None:
             return await self._about_latest(stored, now)
-        row = await self._connection.fetchrow(sql.BY_ID, *event_id, self._user_id)
-        if row is None:
+        event = await read_transition_of(self._connection, self._user_id, event_id)
+        if event is None:
             raise UnknownTransitionError(self._user_id, event_id)
-        event = read_transition(row).transition
         facts = _begin(stored, now, event)
         if event.position is None:
             return replace(facts, steps=(), origin=None)

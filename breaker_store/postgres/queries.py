@@ -22,8 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store.core.events import CircuitState, EventId, Kind
 from breaker_store.errors import UnknownBreakerError
-from breaker_store.ports import StoredBreaker
-from breaker_store.postgres import loading, tables
+from breaker_store.postgres import tables
 from breaker_store.postgres.codec import STATE_NUMBERS, microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.cursors import CursorError, read_cursor, write_cursor
@@ -35,7 +34,6 @@ from breaker_store.postgres.history import (
     read_transition_item,
 )
 from breaker_store.postgres.reading import driver_connection_of
-from breaker_store.runtime.told_state import StateDict, describe_state
 
 IDS_LIMIT: Final = 1_000
 """How many user ids a summary lists for each state at most."""
@@ -144,26 +142,6 @@ async def summary(connection: AsyncConnection) -> Summary:
 
 async def _ids(connection: AsyncConnection, state: CircuitState) -> list[int]:
     return list((await connection.execute(_select_ids(state))).scalars())
-
-
-async def breaker_state(connection: AsyncConnection, user_id: int) -> StateDict:
-    """Tell how a breaker stands now, in the words of `CircuitBreaker.get_state`.
-
-    Raises:
-        UnknownBreakerError: nothing is stored of this user.
-
-    """
-    stored = await loading.read_breaker(await driver_connection_of(connection), user_id, None)
-    if stored is None:
-        raise UnknownBreakerError(user_id)
-    return describe(stored)
-
-
-def describe(stored: StoredBreaker) -> StateDict:
-    """Put a stored breaker into the words of `CircuitBreaker.get_state`."""
-    # As everywhere a wait is read: never more than the whole of it, whatever the clocks say.
-    remaining_us = min(max(0, stored.remaining_us or 0), stored.state.policy.timeout_us)
-    return describe_state(stored.state, remaining_us)
 
 
 class _Source(NamedTuple):
