@@ -10,7 +10,7 @@ from breaker_store.core.events import CircuitState, Failure, Kind, Transition
 from breaker_store.core.facts import Facts
 from breaker_store.core.fleet_verdict import ERROR_WIDTH, Judgement
 from breaker_store.core.recurrence import Recurrence
-from breaker_store.core.standing import how_it_goes_on
+from breaker_store.core.standing import how_it_goes_on, rules
 from breaker_store.core.wording import counted, listed, moment, quoted, shortened, span
 
 MESSAGE_WIDTH: Final = 120
@@ -35,20 +35,28 @@ def _clauses(facts: Facts, recurrence: Recurrence, judgement: Judgement | None) 
     if event.position is None:
         yield "this never took effect: another process had changed the breaker first, so it is kept as superseded"
         return
+    yield from _past(facts, event)
+    if event.kind in {Kind.OPENED, Kind.FORCED_OPEN, Kind.HALF_OPENED}:
+        yield _standing(facts)
+    elif facts.remark:
+        yield f"what came of it: {facts.remark}"
+    if event.kind is Kind.OPENED:
+        yield _how_often(facts, recurrence)
+        if judgement is not None:
+            yield f"{judgement.finding}: {judgement.advice}"
+
+
+def _past(facts: Facts, event: Transition) -> Iterator[str | None]:
+    """Tell what was before the event."""
     if event.kind is Kind.OPENED:
         if facts.trip not in {None, event}:
             yield _belongs_to(facts, event)
+        yield f"it {facts.remark}" if facts.remark else None
         yield _well(facts)
     elif facts.origin not in {None, event}:
         yield _belongs_to(facts, event)
     elif event.kind is Kind.RESET:
         yield "it was not open then"
-    if event.kind in {Kind.OPENED, Kind.FORCED_OPEN, Kind.HALF_OPENED}:
-        yield _standing(facts)
-    if event.kind is Kind.OPENED:
-        yield _how_often(facts, recurrence)
-        if judgement is not None:
-            yield f"{judgement.finding}: {judgement.advice}"
 
 
 def _never_blocked(facts: Facts) -> Iterator[str]:
@@ -104,11 +112,8 @@ def _by(event: Transition, word: str = "by") -> str:
 
 
 def _policy(event: Transition) -> str:
-    policy = event.policy
-    return (
-        f"it opens after {counted(policy.failure_threshold, 'failure')} in a row, waits {policy.timeout_seconds:g} s, "
-        f"and closes after {counted(policy.success_threshold, 'success', 'successes')}"
-    )
+    back = "" if event.policy_is_own else "the default again, by which "
+    return f"{back}it {rules(event.policy)}"
 
 
 def _failures(opening: Transition) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Self
 
 from breaker_store.core.events import CircuitState, Transition
 from breaker_store.core.fleet_verdict import ERROR_WIDTH
+from breaker_store.core.policy import ErrorName, Policy
 from breaker_store.core.state import BreakerState
 from breaker_store.core.wording import counted, moment, quoted, shortened, span
 
@@ -64,6 +66,31 @@ def describe_standing(
     if state.state is CircuitState.HALF_OPEN:
         return f"{subject} {how_it_goes_on(state, remaining_us)}."
     return f"{subject} is open: it {how_it_goes_on(state, remaining_us)}."
+
+
+def describe_policy(user_id: int, policy: Policy, *, is_own: bool) -> str:
+    """Write a user's rules as a sentence: printable, on one line."""
+    whose = "a policy of their own" if is_own else "the default policy"
+    parts = [f"User {user_id} has {whose}: their breaker {rules(policy)}"]
+    if policy.half_open_max_calls != 1:
+        parts.append(f"{policy.half_open_max_calls:,} probes may run at once")
+    if policy.counted_errors is not None:
+        parts.append(f"only {_errors(policy.counted_errors)} counts as a failure")
+    if policy.ignored_errors:
+        parts.append(f"{_errors(policy.ignored_errors)} does not count")
+    return f"{'; '.join(parts)}."
+
+
+def rules(policy: Policy) -> str:
+    """Say what a breaker does by a policy, as the end of a sentence about it."""
+    return (
+        f"opens after {counted(policy.failure_threshold, 'failure')} in a row, waits {policy.timeout_seconds:g} s, "
+        f"and closes after {counted(policy.success_threshold, 'success', 'successes')}"
+    )
+
+
+def _errors(names: Sequence[ErrorName]) -> str:
+    return ", ".join(shortened(str(name), ERROR_WIDTH) for name in names) or "nothing"
 
 
 def _counting(state: BreakerState) -> str:

@@ -26,8 +26,10 @@ from breaker_store.ports import StoredBreaker
 from breaker_store.postgres import explaining_sql as sql
 from breaker_store.postgres import loading
 from breaker_store.postgres.codec import microseconds, to_datetime
+from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.explanation_items import ExplanationItem, explanation_item
 from breaker_store.postgres.reading import driver_connection_of
+from breaker_store.postgres.remarks import Place, is_remarkable, read_remarks
 from breaker_store.postgres.standing import read_transition_of
 from breaker_store.postgres.stored_events import read_transition
 
@@ -62,7 +64,16 @@ async def why(connection: AsyncConnection, user_id: int, event_id: EventId | Non
     async with driver_connection.transaction(isolation="repeatable_read", readonly=True):
         await driver_connection.execute(sql.BY_INDEX)
         facts = await _Reading(driver_connection, user_id).facts(event_id)
+        facts = await _with_remark(driver_connection, facts)
     return explanation_item(facts, explain(facts))
+
+
+async def _with_remark(connection: Connection, facts: Facts) -> Facts:
+    event = facts.event
+    if event is None or not is_remarkable(event.kind, event.position):
+        return facts
+    place = Place(facts.user_id, event.version)
+    return replace(facts, remark=(await read_remarks(connection, [place])).get(place))
 
 
 class _Reading:

@@ -11,8 +11,8 @@ it would open every day there is. So transitions cost nothing of the outcomes' d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
@@ -34,6 +34,7 @@ from breaker_store.postgres.history import (
     read_transition_item,
 )
 from breaker_store.postgres.reading import driver_connection_of
+from breaker_store.postgres.remarks import Place, is_remarkable, read_remarks
 
 IDS_LIMIT: Final = 1_000
 """How many user ids a summary lists for each state at most."""
@@ -48,7 +49,7 @@ _HISTORY: Final = "1"
 _NEWEST_FIRST: Final = "ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC"
 _IS_KNOWN: Final = "SELECT EXISTS (SELECT FROM breaker_states WHERE user_id = $1)"
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=EventItem | TransitionItem)
 Position = TypeVar("Position")
 
 
@@ -196,7 +197,23 @@ async def _page(
     # One row more than the page was asked for: it tells whether there is a next one.
     items = rows[: history_filter.limit]
     next_cursor = _cursor_at(items[-1]) if len(rows) > len(items) else None
-    return Page([read_item(row) for row in items], next_cursor)
+    remarks = await read_remarks(driver_connection, _places(items))
+    return Page([_remarked(read_item(row), row, remarks) for row in items], next_cursor)
+
+
+def _places(rows: list[asyncpg.Record]) -> list[Place]:
+    return [
+        Place(row["user_id"], row["version"])
+        for row in rows
+        if row["version"] is not None and is_remarkable(row["kind"], row["position"])
+    ]
+
+
+def _remarked(item: Item, row: asyncpg.Record, remarks: Mapping[Place, str]) -> Item:
+    if row["version"] is None or not remarks:
+        return item
+    text = remarks.get(Place(row["user_id"], row["version"]))
+    return item if text is None or row["position"] is None else replace(item, remark=text)
 
 
 def _select_ids(state: CircuitState) -> Select[Any]:
