@@ -20,9 +20,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from breaker_store.control import ContendedBreakerError
+from breaker_store.control import ChangedBreakerError, ContendedBreakerError, ExpiryError
 from breaker_store.errors import (
     LogUnavailableError,
+    NotForcedOpenError,
     SchemaError,
     StoreError,
     UnknownBreakerError,
@@ -92,6 +93,13 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     ContendedBreakerError: ProblemType(
         "contended-breaker", HTTPStatus.CONFLICT, "The circuit breaker kept changing", retry_after_seconds=1
     ),
+    ChangedBreakerError: ProblemType(
+        "changed-breaker", HTTPStatus.PRECONDITION_FAILED, "The circuit breaker has moved on"
+    ),
+    NotForcedOpenError: ProblemType(
+        "not-forced-open", HTTPStatus.CONFLICT, "The circuit breaker is not forced open"
+    ),
+    ExpiryError: ProblemType("bad-expiry", HTTPStatus.UNPROCESSABLE_ENTITY, "Not a time to force open until"),
     RequestValidationError: ProblemType(
         "invalid-request", HTTPStatus.UNPROCESSABLE_ENTITY, "The request makes no sense"
     ),

@@ -2,28 +2,46 @@
 
 A command is decided by the same core on what the log says, and appended as the one event of a writer of its own. The
 processes that run the breaker read it from the log like any other transition, within a second. When one of them has
-changed the breaker in between, its transition stands and the operator's is superseded; then it is decided anew.
+changed the breaker in between, its transition stands and the operator's is superseded; then it is decided anew. Who
+decided by what they saw can say so: with `expected`, the version that was seen, nothing is decided anew, and a breaker
+that has moved on is left as it is.
+
+All of them hide secrets in `actor` and `reason`, cut both at 2,000 characters, and raise
+
+- `UnknownBreakerError`: nothing is stored of this user; it stays so.
+- `ChangedBreakerError`: the breaker is not, or was not when it counted, at the version that was expected.
+- `ContendedBreakerError`: other processes were faster each time.
+- `LogUnavailableError`: the database is away; the command may be stored nevertheless, if that was seen too late.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, TypeAlias
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, TypeAlias
 
 import tenacity
 
 from breaker_store.core.cleaning import clean_text
-from breaker_store.core.decide import Command, Reset, decide
-from breaker_store.core.events import EventId, Transition
+from breaker_store.core.decide import Action, ChangePolicy, ForceOpen, Release, Reset, decide, end_after
+from breaker_store.core.events import EventId, Kind, Transition
+from breaker_store.core.policy import Policy
+from breaker_store.core.standing import StateVersion
 from breaker_store.core.state import BreakerState, evolve
-from breaker_store.errors import LogUnavailableError, StoreError, UnknownBreakerError
+from breaker_store.errors import (
+    LogUnavailableError,
+    NotForcedOpenError,
+    StoreError,
+    UnknownBreakerError,
+)
 from breaker_store.ports import Batch, Fate, Source, StoredBreaker, UserTransition
+from breaker_store.postgres.codec import microseconds
 from breaker_store.postgres.event_log import PostgresEventLog
-from breaker_store.postgres.queries import describe
+from breaker_store.postgres.standing import Standing, describe
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.journal import Journal
-from breaker_store.runtime.told_state import StateDict
 
 ATTEMPTS: Final = 5
 """How often a command is decided anew before it is given up."""
@@ -31,8 +49,8 @@ ATTEMPTS: Final = 5
 _SENDINGS: Final = 3
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 
-Order: TypeAlias = Callable[[int, EventId, int], Command]
-"""Makes the command, of a time on the database's clock, the id of its event and an era."""
+Order: TypeAlias = Callable[[BreakerState, int, EventId, int], Action | None]
+"""Makes the command, of the state, a time on the database's clock, the id of its event and an era; None for none."""
 
 
 class ContendedBreakerError(StoreError):
@@ -53,45 +71,199 @@ class ContendedBreakerError(StoreError):
         )
 
 
-async def reset(
-    database_url: str, user_id: int, *, actor: str | None = None, reason: str | None = None
-) -> StateDict:
-    """Close a user's breaker and forget its failures, whatever its state; give the state after it.
+class ChangedBreakerError(StoreError):
+    """The breaker is not at the version that was expected; nothing came of the command.
 
-    Secrets in `actor` and `reason` are hidden, and both are cut at 2,000 characters.
-
-    Raises:
-        UnknownBreakerError: nothing is stored of this user; it stays so.
-        ContendedBreakerError: other processes were faster each time.
-        LogUnavailableError: the database is away; the reset may be stored nevertheless, if that was seen too late.
+    Attributes:
+        user_id: whose breaker it is.
+        found: the version that it is at.
 
     """
-    who, why = _clean(actor), _clean(reason)
-    return await _carry_out(
-        database_url, user_id, lambda at, event_id, era: Reset(at, event_id, era, who, why)
-    )
+
+    def __init__(self, user_id: int, found: StateVersion) -> None:
+        super().__init__(user_id, found)
+        self.user_id = user_id
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"the breaker of user {self.user_id} has moved on and is at version {self.found}: look at it anew"
+        )
 
 
-def _clean(text: str | None) -> str | None:
-    return None if text is None else clean_text(text)
+class ExpiryError(StoreError, ValueError):
+    """A breaker can't be forced open until then."""
 
 
-async def _carry_out(database_url: str, user_id: int, order: Order) -> StateDict:
+@dataclass(frozen=True, slots=True)
+class _By:
+    """Who acts, and why."""
+
+    actor: str | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, actor: str | None, reason: str | None) -> _By:
+        return cls(*(None if text is None else clean_text(text) for text in (actor, reason)))
+
+
+async def reset(
+    database_url: str,
+    user_id: int,
+    *,
+    expected: StateVersion | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> Standing:
+    """Close a user's breaker and forget its failures, whatever its state; give how it stands after it."""
+    by = _By.of(actor, reason)
+
+    def order(_state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+        return Reset(at, event_id, era, by.actor, by.reason)
+
+    return await _carry_out(database_url, user_id, order, expected)
+
+
+async def force_open(  # noqa: PLR0913 - each is another fact
+    database_url: str,
+    user_id: int,
+    *,
+    for_seconds: float | None = None,
+    until: datetime | None = None,
+    expected: StateVersion | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> Standing:
+    """Open a user's breaker, whatever its state; give how it stands after it.
+
+    for_seconds, until: after so long, or from this time on, the next call may try; both by the database's clock, at
+        most ten years ahead, and no more than one of them. Without, only a person ends it. A breaker that is forced
+        open already gets the new end.
+
+    Raises:
+        ExpiryError: the time has passed, or is too far off.
+
+    """
+    by = _By.of(actor, reason)
+
+    def order(_state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+        try:
+            end = end_after(at, for_seconds) if for_seconds is not None else until and microseconds(until)
+            return ForceOpen(at, event_id, era, end, by.actor, by.reason)
+        except ValueError as error:
+            raise ExpiryError(str(error)) from error
+
+    return await _carry_out(database_url, user_id, order, expected)
+
+
+async def release(
+    database_url: str,
+    user_id: int,
+    *,
+    expected: StateVersion | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> Standing:
+    """Close a user's breaker that is forced open; give how it stands after it.
+
+    Raises:
+        NotForcedOpenError: it is not.
+
+    """
+    by = _By.of(actor, reason)
+
+    def order(state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+        if not state.forced:
+            raise NotForcedOpenError(user_id)
+        return Release(at, event_id, era, by.actor, by.reason)
+
+    return await _carry_out(database_url, user_id, order, expected)
+
+
+async def set_policy(  # noqa: PLR0913 - each is another fact
+    database_url: str,
+    user_id: int,
+    changes: dict[str, Any],
+    *,
+    expected: StateVersion | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> Standing:
+    """Give a user rules of their own; give how their breaker stands after it.
+
+    changes: fields of `Policy`; what is left out stays as it is in force. Nothing happens if that changes nothing.
+
+    Raises:
+        ValueError, TypeError: a field is out of its bounds; see `Policy`.
+
+    """
+    by = _By.of(actor, reason)
+    Policy(**changes)  # before anything else: what is wrong is wrong for every breaker
+
+    def order(state: BreakerState, at: int, event_id: EventId, _era: int) -> Action | None:
+        policy = replace(state.policy, **changes)
+        if state.policy_is_own and policy == state.policy:
+            return None
+        return ChangePolicy(at, event_id, policy, by.actor, by.reason)
+
+    return await _carry_out(database_url, user_id, order, expected)
+
+
+async def clear_policy(
+    database_url: str,
+    user_id: int,
+    *,
+    expected: StateVersion | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> Standing:
+    """Let the default hold for a user again, which each program sets itself; nothing happens if it does."""
+    by = _By.of(actor, reason)
+    async with _opened(PostgresEventLog(database_url, Clock())) as log:
+        default = await log.read_last_default(user_id)
+
+    def order(state: BreakerState, at: int, event_id: EventId, _era: int) -> Action | None:
+        if not state.policy_is_own:
+            return None
+        return ChangePolicy(at, event_id, default, by.actor, by.reason, is_own=False)
+
+    return await _carry_out(database_url, user_id, order, expected)
+
+
+async def _carry_out(
+    database_url: str, user_id: int, order: Order, expected: StateVersion | None
+) -> Standing:
     clock = Clock()
     async with _opened(PostgresEventLog(database_url, clock)) as log:
         for _ in range(ATTEMPTS):
-            stored = await log.read_breaker(user_id, None)
-            if stored is None:
-                raise UnknownBreakerError(user_id)
+            # What was expected is looked at each time: a breaker that moved on in between is at another version.
+            stored = await _read(log, user_id, expected)
             # After the reading: an unknown user's command makes no day's partition either.
             await log.open()
             transition = _decide(stored.state, order, clock.now_us() + log.correction_us)
             if transition is None:
-                return describe(stored)
+                return await _describe(log, stored, None)
             if await _append(log, user_id, transition):
                 after = evolve(stored.state, transition)
-                return describe(StoredBreaker(user_id, after, after.remaining_us(transition.at)))
+                waits = None if after.retry_at is None else after.retry_at - transition.at
+                return await _describe(log, StoredBreaker(user_id, after, waits), transition)
         raise ContendedBreakerError(user_id)
+
+
+async def _read(log: PostgresEventLog, user_id: int, expected: StateVersion | None) -> StoredBreaker:
+    stored = await log.read_breaker(user_id, None)
+    if stored is None:
+        raise UnknownBreakerError(user_id)
+    found = StateVersion.of(stored.state)
+    if expected is not None and found != expected:
+        raise ChangedBreakerError(user_id, found)
+    return stored
+
+
+async def _describe(log: PostgresEventLog, stored: StoredBreaker, last: Transition | None) -> Standing:
+    if last is None or last.kind is not Kind.FORCED_OPEN:
+        last = await log.read_forced_opening(stored.user_id, stored.state)
+    return describe(stored, last)
 
 
 @asynccontextmanager
@@ -107,7 +279,8 @@ def _decide(state: BreakerState, order: Order, now: int) -> Transition | None:
     # Later than what it follows, also where another writer's measure of the database's clock is a little ahead.
     at = now if state.since is None else max(now, state.since + 1)
     journal = Journal()
-    events = decide(state, order(at, journal.next_id(), journal.draw_era()))
+    action = order(state, at, journal.next_id(), journal.draw_era())
+    events = () if action is None else decide(state, action)
     return next((event for event in events if isinstance(event, Transition)), None)
 
 

@@ -4,6 +4,7 @@ A branch is what a caller can do about it, a leaf is what went wrong::
 
     BreakerStoreError
     ├── CircuitBreakerOpenError     wait, or do without the call
+    ├── NotForcedOpenError          look at its state: there is nothing to release
     ├── ConfigurationError          change a setting
     │   └── SpoolBusyError          another process has the spool's directory: give this one its own
     ├── DamagedInputError           mend the file (importing/formats.py)
@@ -25,7 +26,9 @@ A branch is what a caller can do about it, a leaf is what went wrong::
         ├── MigrationBusyError      try again later
         ├── CursorError             ask for the page with the cursor that was given (postgres/cursors.py)
         │   └── FeedCursorError     go on behind an id that the feed gave (postgres/feed.py)
-        └── ContendedBreakerError   try again (control.py)
+        ├── ContendedBreakerError   try again (control.py)
+        ├── ChangedBreakerError     look at it anew, and decide again (control.py)
+        └── ExpiryError             say another end, or none (control.py)
 
 What a wrapped call raises is never wrapped or replaced: it reaches the caller as it is.
 """
@@ -93,6 +96,23 @@ class CircuitBreakerOpenError(BreakerStoreError):
     def _cause(self) -> str:
         opened = f"; opened by event {self.opened_by}" if self.opened_by else ""
         return f"{opened}; last failure: {self.last_failure}" if self.last_failure else opened
+
+
+class NotForcedOpenError(BreakerStoreError):
+    """A breaker that is not forced open can't be released; nothing came of it.
+
+    Attributes:
+        user_id: whose breaker it is; None for a breaker that belongs to nobody.
+
+    """
+
+    def __init__(self, user_id: int | None) -> None:
+        super().__init__(user_id)
+        self.user_id = user_id
+
+    def __str__(self) -> str:
+        whose = "the breaker" if self.user_id is None else f"the breaker of user {self.user_id}"
+        return f"{whose} is not forced open, so there is nothing to release: a reset closes it whatever its state"
 
 
 class ConfigurationError(BreakerStoreError):

@@ -42,8 +42,8 @@ async def test_each_of_several_resets_at_once_either_comes_or_says_that_it_did_n
 ):
     resets = [control.reset(database_url, known) for _ in range(8)]
     answers = await asyncio.gather(*resets, return_exceptions=True)
-    won = [state for state in answers if not isinstance(state, ContendedBreakerError)]
-    assert all(state["state"] == "closed" for state in won)
+    won = [standing for standing in answers if not isinstance(standing, ContendedBreakerError)]
+    assert all(standing.state["state"] == "closed" for standing in won)
     positions = await connection.fetch(
         "SELECT position, version FROM breaker_transitions WHERE position IS NOT NULL ORDER BY position"
     )

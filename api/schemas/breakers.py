@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from breaker_store.api.schemas.answers import Answer
 from breaker_store.api.schemas.parameters import Instant, KindName, TransitionKindName
-from breaker_store.core.cleaning import TEXT_LIMIT
+from breaker_store.core.cleaning import NAME_LIMIT, TEXT_LIMIT
+from breaker_store.core.policy import GREATEST_COUNT, GREATEST_TIMEOUT_SECONDS, Policy
 from breaker_store.postgres.history import EventItem, TransitionItem
 from breaker_store.postgres.queries import DEFAULT_PAGE, LARGEST_PAGE, Cursor, HistoryFilter, Summary
 from breaker_store.postgres.recorders import DEFAULT_HOURS, RecorderItem
+from breaker_store.postgres.standing import Standing
 
 KINDS_DESCRIPTION: Final = "Only these kinds; may be given several times."
 
@@ -75,12 +77,67 @@ class RecordersQuery(BaseModel):
     )
 
 
-class ResetRequest(BaseModel):
-    """Why a breaker is reset; kept with the reset."""
+class ActionRequest(BaseModel):
+    """Why somebody acts; kept with what they do."""
 
     model_config = ConfigDict(extra="forbid")
 
     reason: str | None = Field(None, max_length=TEXT_LIMIT)
+
+
+class ForceOpenRequest(ActionRequest):
+    """How long a breaker is forced open: without an end until it is released."""
+
+    expires_in_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=GREATEST_TIMEOUT_SECONDS,
+        allow_inf_nan=False,
+        description="After so long a call may try.",
+    )
+    expires_at: Instant | None = Field(
+        None, description="From this time on a call may try; at most ten years ahead."
+    )
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.expires_in_seconds is not None and self.expires_at is not None:
+            raise ValueError("expires_in_seconds and expires_at exclude each other")
+        return self
+
+
+_Count = Annotated[int, Field(ge=1, le=GREATEST_COUNT, strict=True)]
+_ErrorNames = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=NAME_LIMIT, pattern=r"^[^\x00-\x20\x7f]+$")]],
+    Field(max_length=100),
+]
+
+
+class PolicyRequest(ActionRequest):
+    """The rules that a user gets. What is left out stays as it is in force; so does a number that is null."""
+
+    failure_threshold: _Count | None = Field(None, description="Failures in a row that open it.")
+    timeout_seconds: float | None = Field(
+        None, ge=0, le=GREATEST_TIMEOUT_SECONDS, allow_inf_nan=False, description="How long it then refuses."
+    )
+    success_threshold: _Count | None = Field(None, description="Successful probes that close it.")
+    half_open_max_calls: _Count | None = Field(None, description="Probes that may run at once.")
+    counted_errors: _ErrorNames | None = Field(
+        None, description="Names of exceptions that are failures; null is every `Exception`."
+    )
+    ignored_errors: _ErrorNames = Field(
+        [], description="Names of those that are not, though they are counted."
+    )
+
+    @model_validator(mode="after")
+    def _makes_a_policy(self) -> Self:
+        Policy(**self.changes())
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        """Give the fields of a policy that were given."""
+        given = self.model_dump(exclude_unset=True, exclude={"reason"})
+        return {name: value for name, value in given.items() if value is not None or name == "counted_errors"}
 
 
 class CircuitBreakerBody(BaseModel):
@@ -106,14 +163,44 @@ class SummaryAnswer(MomentAnswer):
     summary: Summary
 
 
-class StateAnswer(MomentAnswer):
+class PolicyBody(BaseModel):
+    """The rules in force. Of a user without their own, those of the breaker's last transition."""
+
+    failure_threshold: int
+    timeout_seconds: float
+    success_threshold: int
+    half_open_max_calls: int
+    counted_errors: list[str] | None
+    ignored_errors: list[str]
+
+
+class StandingAnswer(Answer):
+    """What all answers about how one breaker stands have in common."""
+
+    circuit_breaker: CircuitBreakerBody
+    sentence: str = Field(description="The same in words; of one that is forced open, by whom and why.")
+    forced: bool = Field(description="Whether somebody forced it open.")
+    policy: PolicyBody
+    policy_is_own: bool = Field(description="Whether these rules were set for this user.")
+
+
+def describe_standing(standing: Standing) -> dict[str, Any]:
+    """Give what such an answer is made of."""
+    return {
+        "circuit_breaker": standing.state,
+        "sentence": standing.sentence,
+        "forced": standing.forced,
+        "policy": standing.policy.to_document(),
+        "policy_is_own": standing.policy_is_own,
+    }
+
+
+class StateAnswer(MomentAnswer, StandingAnswer):
     user_id: int
-    circuit_breaker: CircuitBreakerBody
 
 
-class ResetAnswer(Answer):
+class ActionAnswer(StandingAnswer):
     message: str
-    circuit_breaker: CircuitBreakerBody
 
 
 class TransitionsAnswer(Answer):

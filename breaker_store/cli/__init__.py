@@ -12,6 +12,7 @@ import typer
 
 from breaker_store.cli import (
     breaker_list,
+    control,
     deliver,
     demo,
     export,
@@ -19,6 +20,7 @@ from breaker_store.cli import (
     history,
     imports,
     migrate,
+    policy,
     recorders,
     serve,
     state,
@@ -31,6 +33,7 @@ from breaker_store.cli import (
 from breaker_store.cli.ending import EXIT_CODES, CommandGroup
 
 ASK: Final = "Ask"
+ACT: Final = "Act"
 RUN: Final = "Run"
 KEEP: Final = "Keep"
 
@@ -56,6 +59,11 @@ app.command("list", rich_help_panel=ASK)(breaker_list.list_breakers)
 app.command("transitions", rich_help_panel=ASK)(transitions.list_transitions)
 app.command("follow", rich_help_panel=ASK)(follow.follow)
 app.command("recorders", rich_help_panel=ASK)(recorders.list_recorders)
+
+app.command("reset", rich_help_panel=ACT, context_settings=NEGATIVE_USER_ID)(control.reset)
+app.command("force-open", rich_help_panel=ACT, context_settings=NEGATIVE_USER_ID)(control.force_open)
+app.command("release", rich_help_panel=ACT, context_settings=NEGATIVE_USER_ID)(control.release)
+app.command("policy", rich_help_panel=ACT, context_settings=NEGATIVE_USER_ID)(policy.show_or_set_policy)
 
 app.command("demo", rich_help_panel=RUN)(demo.show_demo)
 app.command("serve", rich_help_panel=RUN)(serve.serve)

@@ -102,4 +102,10 @@ def _cells(item: BreakerItem) -> Iterator[str]:
     yield NOTHING if item.since is None else f"{item.since:%Y-%m-%d %H:%M:%S}Z"
     yield f"{item.trips:,}"
     yield item.trip_error or NOTHING
-    yield f"{item.timeout_remaining:.1f} s" if item.state == CircuitState.OPEN else NOTHING
+    yield _wait(item)
+
+
+def _wait(item: BreakerItem) -> str:
+    if item.state != CircuitState.OPEN:
+        return NOTHING
+    return "until released" if item.retry_at is None else f"{item.timeout_remaining:.1f} s"

@@ -46,6 +46,8 @@ def describe(item: EventItem | TransitionItem) -> Iterator[str]:
         yield item.reason
     if item.actor:
         yield f"by {item.actor}"
+    if item.remark:
+        yield f"({item.remark})"
 
 
 def _describe_transition(item: TransitionItem) -> Iterator[str]:

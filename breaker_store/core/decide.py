@@ -24,7 +24,7 @@ from breaker_store.core.events import (
     Transition,
     Verdict,
 )
-from breaker_store.core.policy import Policy
+from breaker_store.core.policy import GREATEST_TIMEOUT_SECONDS, MICROSECONDS, Policy
 from breaker_store.core.state import BreakerState, evolve
 
 
@@ -73,17 +73,62 @@ class Reset:
 
 
 @dataclass(frozen=True, slots=True)
+class ForceOpen:
+    """Somebody opens the breaker, whatever its state, or sets another end to its being forced open.
+
+    Without `until` only a person ends it. Else the next call from then on may try, as in any open breaker.
+
+    Raises:
+        ValueError: `until` is not later than `at`, or more than ten years later.
+
+    """
+
+    at: int
+    event_id: EventId
+    era: int
+    until: int | None = None
+    actor: str | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.until is None:
+            return
+        if self.until <= self.at:
+            raise ValueError("a breaker can't be forced open until a time that has passed")
+        if self.until - self.at > GREATEST_TIMEOUT_SECONDS * MICROSECONDS:
+            raise ValueError("a breaker can't be forced open for more than ten years: leave the end out")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Somebody closes a breaker that is forced open."""
+
+    at: int
+    event_id: EventId
+    era: int
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChangePolicy:
-    """Somebody sets the rules for this user; what is being counted goes on being counted."""
+    """Somebody sets the rules for this user; what is being counted goes on being counted.
+
+    With `is_own` unset the user goes back to the default, which `policy` then is as far as it is known.
+    """
 
     at: int
     event_id: EventId
     policy: Policy
     actor: str | None = None
     reason: str | None = None
+    is_own: bool = True
 
 
-Command: TypeAlias = Admit | Report | Abandon | Reset | ChangePolicy
+Action: TypeAlias = Reset | ForceOpen | Release | ChangePolicy
+"""What somebody does to a breaker by hand; it always gives one transition."""
+
+Command: TypeAlias = Admit | Report | Abandon | Action
 
 
 def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
@@ -93,7 +138,8 @@ def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
     breaker, however long ago.
 
     Raises:
-        ValueError: the command makes no sense: a permit that an open breaker can't have given.
+        ValueError: the command makes no sense: a permit that an open breaker can't have given, the release of a
+            breaker that is not forced open.
 
     """
     match command:
@@ -104,12 +150,25 @@ def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
         case Abandon(permit):
             held = _is_current(state, permit) and state.holds(permit.probe)
             return (ProbeAbandoned(permit.probe),) if held else ()
-        case Reset():
-            return (_reset(state, command),)
-        case ChangePolicy():
-            return (_change_policy(state, command),)
+        case Reset() | ForceOpen() | Release() | ChangePolicy():
+            return (_act(state, command),)
         case _:
             assert_never(command)
+
+
+def end_after(at: int, seconds: float) -> int:
+    """Give the end of being forced open for so long.
+
+    Raises:
+        ValueError: the time is not above 0, or is more than ten years.
+
+    """
+    if not 0 < seconds <= GREATEST_TIMEOUT_SECONDS:
+        raise ValueError(
+            f"a breaker is forced open for more than 0 and at most {GREATEST_TIMEOUT_SECONDS:,.0f} seconds, "
+            f"not for {seconds}"
+        )
+    return at + max(1, round(seconds * MICROSECONDS))
 
 
 def permit_of(state_after: BreakerState, events: tuple[Event, ...]) -> Permit | None:
@@ -162,7 +221,11 @@ def _half_open(state: BreakerState, command: Admit) -> Transition:
         _next(state, Kind.HALF_OPENED, command.at, command.event_id, command.era),
         to_state=CircuitState.HALF_OPEN,
         retry_at=None,
-        reason=f"the wait of {state.policy.timeout_seconds:g} s is over",
+        reason=(
+            "the time for which it was forced open is over"
+            if state.forced
+            else f"the wait of {state.policy.timeout_seconds:g} s is over"
+        ),
     )
 
 
@@ -243,9 +306,45 @@ def _close(state: BreakerState, command: Report, event_id: EventId) -> Transitio
     )
 
 
-def _reset(state: BreakerState, command: Reset) -> Transition:
+def _act(state: BreakerState, action: Action) -> Transition:
+    match action:
+        case Reset():
+            return _close_by_hand(state, action, Kind.RESET)
+        case ForceOpen():
+            return _force_open(state, action)
+        case Release():
+            return _release(state, action)
+        case ChangePolicy():
+            return _change_policy(state, action)
+        case _:
+            assert_never(action)
+
+
+def _force_open(state: BreakerState, command: ForceOpen) -> Transition:
+    # No failure made it: what had been counted stands in the log, and with the trip if there was one.
     return replace(
-        _next(state, Kind.RESET, command.at, command.event_id, command.era),
+        _next(state, Kind.FORCED_OPEN, command.at, command.event_id, command.era),
+        to_state=CircuitState.OPEN,
+        reason=command.reason,
+        actor=command.actor,
+        failure_count=0,
+        last_failure=None,
+        opened_at=command.at,
+        opened_by=command.event_id,
+        retry_at=command.until,
+        forced=True,
+    )
+
+
+def _release(state: BreakerState, command: Release) -> Transition:
+    if not state.forced:
+        raise ValueError("a breaker that is not forced open can't be released")
+    return _close_by_hand(state, command, Kind.RELEASED)
+
+
+def _close_by_hand(state: BreakerState, command: Reset | Release, kind: Kind) -> Transition:
+    return replace(
+        _next(state, kind, command.at, command.event_id, command.era),
         to_state=CircuitState.CLOSED,
         reason=command.reason,
         actor=command.actor,
@@ -268,17 +367,22 @@ def _causes_ended(state: BreakerState) -> tuple[Failure, ...]:
 def _change_policy(state: BreakerState, command: ChangePolicy) -> Transition:
     # It begins no count, so it carries what the current one began with, and the outcomes are counted again on top.
     base = 0 if state.state is CircuitState.CLOSED else state.failure_count - len(state.failures)
-    # A wait is never longer than the timeout in force: so a reader who clamps it finds the same.
+    # A wait is never longer than the timeout in force: so a reader who clamps it finds the same. One that somebody
+    # set is not the policy's.
     longest = command.at + command.policy.timeout_us
+    retry_at = state.retry_at
+    if retry_at is not None and not state.forced:
+        retry_at = min(retry_at, longest)
     return replace(
         _next(state, Kind.POLICY_CHANGED, command.at, command.event_id, state.era),
         generation=state.generation,
         policy=command.policy,
-        policy_is_own=True,
+        policy_is_own=command.is_own,
         reason=command.reason,
         actor=command.actor,
         failure_count=base,
-        retry_at=None if state.retry_at is None else min(state.retry_at, longest),
+        retry_at=retry_at,
+        forced=state.forced,
     )
 
 

@@ -181,6 +181,7 @@ class Transition:
         generation, era: the count that begins with it; `policy_changed` begins none and repeats its predecessor's.
         retry_at: when an open breaker lets one call try; None if it is not open, or only a person can release it.
         opened_at, opened_by: the opening that is still in force, or None.
+        forced: whether that opening was somebody's decision, so that the wait is not the policy's.
         causes: the failures that made it, oldest first, at most `CAUSES_LIMIT`.
         position: its number in the whole system's order; None until it is stored, and for ever if it lost.
 
@@ -205,6 +206,7 @@ class Transition:
     opened_at: int | None = None
     opened_by: EventId | None = None
     retry_at: int | None = None
+    forced: bool = False
     position: int | None = None
 
     @property

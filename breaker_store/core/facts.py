@@ -67,6 +67,7 @@ class Facts:
         around: None if there is no opening by failures.
         steps: the endings up to the event, or to now, and the opening after each, oldest first; `steps_are_cut` if not
             from the first on.
+        remark: see `remark` in the module `sequel`.
 
     """
 
@@ -85,6 +86,7 @@ class Facts:
     around: Around | None = None
     steps: Sequence[Step] = ()
     steps_are_cut: bool = False
+    remark: str | None = None
 
     @property
     def trip(self) -> Transition | None:

@@ -10,6 +10,7 @@ from breaker_store.core.events import CircuitState, Failure, Kind, Transition
 from breaker_store.core.facts import Facts
 from breaker_store.core.fleet_verdict import ERROR_WIDTH, Judgement
 from breaker_store.core.recurrence import Recurrence
+from breaker_store.core.standing import how_it_goes_on, rules
 from breaker_store.core.wording import counted, listed, moment, quoted, shortened, span
 
 MESSAGE_WIDTH: Final = 120
@@ -34,20 +35,28 @@ def _clauses(facts: Facts, recurrence: Recurrence, judgement: Judgement | None) 
     if event.position is None:
         yield "this never took effect: another process had changed the breaker first, so it is kept as superseded"
         return
+    yield from _past(facts, event)
+    if event.kind in {Kind.OPENED, Kind.FORCED_OPEN, Kind.HALF_OPENED}:
+        yield _standing(facts)
+    elif facts.remark:
+        yield f"what came of it: {facts.remark}"
+    if event.kind is Kind.OPENED:
+        yield _how_often(facts, recurrence)
+        if judgement is not None:
+            yield f"{judgement.finding}: {judgement.advice}"
+
+
+def _past(facts: Facts, event: Transition) -> Iterator[str | None]:
+    """Tell what was before the event."""
     if event.kind is Kind.OPENED:
         if facts.trip not in {None, event}:
             yield _belongs_to(facts, event)
+        yield f"it {facts.remark}" if facts.remark else None
         yield _well(facts)
     elif facts.origin not in {None, event}:
         yield _belongs_to(facts, event)
     elif event.kind is Kind.RESET:
         yield "it was not open then"
-    if event.kind in {Kind.OPENED, Kind.FORCED_OPEN, Kind.HALF_OPENED}:
-        yield _standing(facts)
-    if event.kind is Kind.OPENED:
-        yield _how_often(facts, recurrence)
-        if judgement is not None:
-            yield f"{judgement.finding}: {judgement.advice}"
 
 
 def _never_blocked(facts: Facts) -> Iterator[str]:
@@ -79,7 +88,8 @@ def _deed(event: Transition, at: str) -> str:
         case Kind.CLOSED:
             return f"closed at {at}, since {_reason(event, 'its probes succeeded')}"
         case Kind.FORCED_OPEN:
-            return f"was opened by hand{by} at {at}{because}, not by failures"
+            until = f" until {moment(event.retry_at)}" if event.retry_at is not None else ""
+            return f"was opened by hand{by} at {at}{until}{because}, not by failures"
         case Kind.POLICY_CHANGED:
             return f"got another policy{_by(event, 'from')} at {at}{because}: {_policy(event)}"
         case _:
@@ -102,11 +112,8 @@ def _by(event: Transition, word: str = "by") -> str:
 
 
 def _policy(event: Transition) -> str:
-    policy = event.policy
-    return (
-        f"it opens after {counted(policy.failure_threshold, 'failure')} in a row, waits {policy.timeout_seconds:g} s, "
-        f"and closes after {counted(policy.success_threshold, 'success', 'successes')}"
-    )
+    back = "" if event.policy_is_own else "the default again, by which "
+    return f"{back}it {rules(event.policy)}"
 
 
 def _failures(opening: Transition) -> str:
@@ -211,19 +218,9 @@ def _ended(origin: Transition, ending: Transition) -> str:
 
 
 def _now(facts: Facts) -> str:
-    state = facts.state
-    match state.state:
-        case CircuitState.CLOSED:
-            return "is closed by now, in a way that this version can't read"
-        case CircuitState.HALF_OPEN:
-            done, needed = state.success_count, state.policy.success_threshold
-            return f"is half-open, with {done:,} of {counted(needed, 'probe')} succeeded"
-        case CircuitState.OPEN if facts.remaining_us is None:
-            return "stays open until somebody closes it"
-        case CircuitState.OPEN if facts.remaining_us > 0:
-            return f"refuses calls for another {span(facts.remaining_us)}"
-        case _:
-            return "lets the next call try, since its wait is over"
+    if facts.state.state is CircuitState.CLOSED:
+        return "is closed by now, in a way that this version can't read"
+    return how_it_goes_on(facts.state, facts.remaining_us)
 
 
 def _how_often(facts: Facts, recurrence: Recurrence) -> str | None:

@@ -7,6 +7,9 @@ success        failures in a row: none     nothing                        one mo
 failure        one more in a row           nothing                        one more failure
 rejected       nothing                     nothing                        nothing
 transition     what it says, in every state, if its version is newer
+forced open    open, whatever it was; the wait is the one that was said, not the policy's, and may have no end
+released       closed, as after a reset; it follows on a breaker that is forced open alone
+policy         the rules alone; the count goes on, and the wait of one that is forced open stays as it is
 probe started  an error                    an error                       its slot is taken
 probe left     nothing                     nothing                        its slot is free again
 =============  ==========================  =============================  ===========================
@@ -53,7 +56,7 @@ class BreakerState:
         success_count: half-open: successful probes of this round; 0 otherwise.
         failures: the current run of failures, oldest first, at most `CAUSES_LIMIT`.
         since: when the last transition was; None before the first.
-        retry_at: see `Transition`.
+        retry_at, forced: see `Transition`.
         probes: those that hold a slot now.
         calm: closed and without a failure: a success changes nothing.
 
@@ -74,6 +77,7 @@ class BreakerState:
     opened_at: int | None = None
     opened_by: EventId | None = None
     retry_at: int | None = None
+    forced: bool = False
     probes: tuple[Probe, ...] = ()
     probes_started: int = 0
     calm: bool = field(init=False, compare=False)
@@ -87,6 +91,13 @@ class BreakerState:
         if self.state is not CircuitState.OPEN or self.retry_at is None:
             return 0
         return max(0, self.retry_at - now)
+
+    @property
+    def longest_wait_us(self) -> int:
+        """How long an open breaker waits in all: whoever reads a wait clamps it to this, whatever the clocks say."""
+        if self.forced and self.retry_at is not None and self.opened_at is not None:
+            return self.retry_at - self.opened_at
+        return self.policy.timeout_us
 
     def shifted(self, by_us: int) -> BreakerState:
         """Give the same on another clock."""
@@ -188,6 +199,7 @@ def _after_transition(state: BreakerState, transition: Transition) -> BreakerSta
         opened_at=transition.opened_at,
         opened_by=transition.opened_by,
         retry_at=transition.retry_at,
+        forced=transition.forced,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
@@ -127,7 +127,8 @@ class BreakerItem:
         trips: how often it opened when it was well.
         trip_error: the type of the error that it tripped by last; None if there was none, or it has no type.
         opened_at: since when it is not closed.
-        retry_at: when an open breaker lets a call try.
+        retry_at: when an open breaker lets a call try; None also if only a person can release it.
+        forced: whether somebody forced it open.
         timeout_remaining: seconds until then; 0 unless open.
         last_failure: the last failure that counted, as far as the breaker's row knows it.
 
@@ -142,6 +143,7 @@ class BreakerItem:
     retry_at: datetime | None
     timeout_remaining: float
     last_failure: Cause | None
+    forced: bool
     policy_is_own: bool
     version: int
 
@@ -191,8 +193,7 @@ def _read_item(row: RowMapping) -> BreakerItem:
     failure = row["last_failure"]
     state = STATES[row["state"]]
     # As everywhere a wait is read: never more than the whole of it, whatever the clocks say.
-    longest = read_policy(row["policy"]).timeout_seconds
-    remaining = min(max(0.0, row["remaining"] or 0.0), longest) if state is CircuitState.OPEN else 0.0
+    remaining = min(max(0.0, row["remaining"] or 0.0), _longest(row)) if state is CircuitState.OPEN else 0.0
     return BreakerItem(
         user_id=row["user_id"],
         state=state.value,
@@ -203,6 +204,14 @@ def _read_item(row: RowMapping) -> BreakerItem:
         retry_at=row["retry_at"],
         timeout_remaining=remaining,
         last_failure=None if failure is None else read_cause(failure),
+        forced=row["forced"],
         policy_is_own=row["policy_is_own"],
         version=row["version"],
     )
+
+
+def _longest(row: RowMapping) -> float:
+    if row["forced"] and row["retry_at"] is not None:
+        forced_for: timedelta = row["retry_at"] - row["opened_at"]
+        return forced_for.total_seconds()
+    return read_policy(row["policy"]).timeout_seconds

@@ -311,6 +311,7 @@ def _change(transition: Transition, document: Mapping[str, Any]) -> dict[str, An
         "retry_at": iso(transition.retry_at),
         "policy": _unusual(transition.policy),
         "policy_is_own": transition.policy_is_own,
+        "forced": transition.forced,
     }
 
 
@@ -329,7 +330,7 @@ def transition_document(user_id: int, transition: Transition) -> dict[str, Any]:
 
 
 def details_document(transition: Transition) -> dict[str, Any]:
-    return {
+    document = {
         "from": transition.from_state.value,
         "to": transition.to_state.value,
         "follows": None if transition.follows is None else str(transition.follows),
@@ -344,6 +345,8 @@ def details_document(transition: Transition) -> dict[str, Any]:
         "opened_by": None if transition.opened_by is None else str(transition.opened_by),
         "retry_at": iso(transition.retry_at),
     }
+    # Only where it says something: of any other transition the bytes, and so the digests, are what they always were.
+    return document | {"forced": True} if transition.forced else document
 
 
 def failure_document(failure: Failure | None) -> dict[str, Any] | None:

@@ -14,7 +14,9 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from breaker_store.core.events import Transition
 from breaker_store.core.policy import Policy
+from breaker_store.core.state import BreakerState
 from breaker_store.errors import EventRefusedError, LogUnavailableError
 from breaker_store.ports import (
     Batch,
@@ -24,7 +26,7 @@ from breaker_store.ports import (
     StoredBreaker,
     StoredTransition,
 )
-from breaker_store.postgres import loading
+from breaker_store.postgres import loading, standing
 from breaker_store.postgres.appending import append_batch
 from breaker_store.postgres.codec import PostgresBatch, seal
 from breaker_store.postgres.connecting import (
@@ -41,7 +43,7 @@ from breaker_store.postgres.connecting import (
 )
 from breaker_store.postgres.partitions import NoPartitionError, OutcomePartitions
 from breaker_store.postgres.reports import leave_report
-from breaker_store.postgres.stored_events import read_transition
+from breaker_store.postgres.stored_events import read_policy, read_transition
 from breaker_store.runtime.clock import Clock
 
 MEASURE_INTERVAL_US = 1_000_000
@@ -66,6 +68,15 @@ FROM breaker_transitions
 WHERE position > $1
 ORDER BY position
 LIMIT $2
+"""
+
+
+# Before the user had rules of their own; without any, the package's default stands in until a process knows better.
+_LAST_DEFAULT = """
+SELECT details -> 'policy' FROM breaker_transitions
+WHERE user_id = $1 AND position IS NOT NULL AND details ->> 'policy_is_own' = 'false'
+ORDER BY version DESC
+LIMIT 1
 """
 
 
@@ -179,6 +190,16 @@ class PostgresEventLog:
     async def read_breaker(self, user_id: int, policy: Policy | None) -> StoredBreaker | None:
         async with self._reading_connection() as connection:
             return await loading.read_breaker(connection, user_id, policy)
+
+    async def read_forced_opening(self, user_id: int, state: BreakerState) -> Transition | None:
+        """Give the transition by which a breaker is forced open; None if it isn't."""
+        async with self._reading_connection() as connection:
+            return await standing.read_forced_opening(connection, user_id, state)
+
+    async def read_last_default(self, user_id: int) -> Policy:
+        """Give the default that held for a user last, as far as the log knows it."""
+        async with self._reading_connection() as connection:
+            return read_policy(await connection.fetchval(_LAST_DEFAULT, user_id))
 
     async def read_all(self, policy: Policy) -> loading.Snapshot:
         """Read every breaker as of one moment, after putting right what contradicts the log."""

@@ -26,8 +26,11 @@ from breaker_store.ports import StoredBreaker
 from breaker_store.postgres import explaining_sql as sql
 from breaker_store.postgres import loading
 from breaker_store.postgres.codec import microseconds, to_datetime
+from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.explanation_items import ExplanationItem, explanation_item
 from breaker_store.postgres.reading import driver_connection_of
+from breaker_store.postgres.remarks import Place, is_remarkable, read_remarks
+from breaker_store.postgres.standing import read_transition_of
 from breaker_store.postgres.stored_events import read_transition
 
 
@@ -61,7 +64,16 @@ async def why(connection: AsyncConnection, user_id: int, event_id: EventId | Non
     async with driver_connection.transaction(isolation="repeatable_read", readonly=True):
         await driver_connection.execute(sql.BY_INDEX)
         facts = await _Reading(driver_connection, user_id).facts(event_id)
+        facts = await _with_remark(driver_connection, facts)
     return explanation_item(facts, explain(facts))
+
+
+async def _with_remark(connection: Connection, facts: Facts) -> Facts:
+    event = facts.event
+    if event is None or not is_remarkable(event.kind, event.position):
+        return facts
+    place = Place(facts.user_id, event.version)
+    return replace(facts, remark=(await read_remarks(connection, [place])).get(place))
 
 
 class _Reading:
@@ -78,10 +90,9 @@ class _Reading:
         now = microseconds(await self._connection.fetchval(sql.NOW))
         if event_id is None:
             return await self._about_latest(stored, now)
-        row = await self._connection.fetchrow(sql.BY_ID, *event_id, self._user_id)
-        if row is None:
+        event = await read_transition_of(self._connection, self._user_id, event_id)
+        if event is None:
             raise UnknownTransitionError(self._user_id, event_id)
-        event = read_transition(row).transition
         facts = _begin(stored, now, event)
         if event.position is None:
             return replace(facts, steps=(), origin=None)
@@ -193,7 +204,7 @@ def _begin(stored: StoredBreaker, now: int, event: Transition | None) -> Facts:
     state = stored.state
     remaining_us: int | None = None
     if state.state is CircuitState.OPEN and stored.remaining_us is not None:
-        remaining_us = min(max(0, stored.remaining_us), state.policy.timeout_us)
+        remaining_us = min(max(0, stored.remaining_us), state.longest_wait_us)
     return Facts(stored.user_id, now, event, None, state, remaining_us)
 
 

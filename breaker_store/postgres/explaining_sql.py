@@ -32,8 +32,6 @@ NOW = "SELECT clock_timestamp()"
 
 COUNT_BREAKERS = "SELECT breakers FROM log_position"
 
-BY_ID = "SELECT * FROM breaker_transitions WHERE writer_id = $1 AND writer_seq = $2 AND user_id = $3"
-
 BY_VERSION = """
 SELECT * FROM breaker_transitions WHERE user_id = $1 AND position IS NOT NULL AND version = ANY($2::integer[])
 """

@@ -45,6 +45,8 @@ class TransitionItem:
             transition took its place.
         policy: the rules in force after it.
         retry_at: when an open breaker lets a call try.
+        remark: of a trip, which action it came after; of an action, what came of it so far; None otherwise, and on the
+            stream, which tells of each when it happens.
 
     """
 
@@ -66,12 +68,13 @@ class TransitionItem:
     opened_by: str | None
     retry_at: datetime | None
     policy: dict[str, Any] | None
+    remark: str | None = None
 
 
 # Not frozen: that would make it four times as slow to make, and a page has fifty.
 @dataclass(slots=True)
 class EventItem:
-    """An event in a breaker's history: an outcome, or a transition with the last four fields.
+    """An event in a breaker's history: an outcome, or a transition with the last five fields.
 
     Attributes:
         kind: its name, or `kind-42` for one that this version doesn't know.
@@ -99,6 +102,7 @@ class EventItem:
     to_state: str | None
     reason: str | None
     actor: str | None
+    remark: str | None = None
 
 
 def read_transition_item(row: Mapping[str, Any]) -> TransitionItem:
@@ -128,15 +132,15 @@ def read_transition_item(row: Mapping[str, Any]) -> TransitionItem:
 
 EVENT_COLUMNS: Final = (
     "writer_id, writer_seq, kind, occurred_at, generation, verdict, duration_us,"
-    " operation, error_type, error_message, count, attempt, trace_id, probe, details"
+    " operation, error_type, error_message, count, attempt, trace_id, probe, details, user_id, version, position"
 )
-"""What an event is read from, in the order of `EventItem`."""
+"""What an event is read from, in the order of `EventItem`, and then where a transition stands."""
 
 
 def read_event_item(row: Sequence[Any]) -> EventItem:
     """Read a row of `EVENT_COLUMNS`: by their order, since by their names it takes twice as long."""
     writer_id, writer_seq, kind, at, generation, verdict, duration_us, *rest = row
-    operation, error_type, error_message, count, attempt, trace_id, probe, document = rest
+    operation, error_type, error_message, count, attempt, trace_id, probe, document, *_ = rest
     details = _NO_DETAILS if document is None else _parsed(document)
     return EventItem(
         f"{writer_id}-{writer_seq}",

@@ -88,7 +88,8 @@ SELECT state.user_id,
 FROM breaker_states AS state
 LEFT JOIN LATERAL (
     SELECT version, generation, era, writer_id, writer_seq,
-        CASE WHEN kind IN (10, 14) THEN 1 WHEN kind = 11 THEN 2 WHEN kind IN (12, 13) THEN 0 END AS state
+        CASE WHEN kind IN (10, 14) THEN 1 WHEN kind = 11 THEN 2 WHEN kind IN (12, 13, 15) THEN 0 END AS state,
+        CASE WHEN kind = 14 THEN true WHEN kind IN (10, 11, 12, 13, 15) THEN false END AS forced
     FROM breaker_transitions
     WHERE user_id = state.user_id AND position IS NOT NULL
     ORDER BY version DESC
@@ -100,6 +101,7 @@ WHERE (state.version, state.generation, state.era, state.last_writer_id, state.l
         chain.writer_id, chain.writer_seq
     )
     OR state.state <> CASE WHEN chain.version IS NULL THEN 0 ELSE coalesce(chain.state, state.state) END
+    OR state.forced <> CASE WHEN chain.version IS NULL THEN false ELSE coalesce(chain.forced, state.forced) END
 """
 
 # Rows of closed breakers that count nothing any more: another process ended what this one's predecessor began. Every

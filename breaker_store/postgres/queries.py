@@ -11,8 +11,8 @@ it would open every day there is. So transitions cost nothing of the outcomes' d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
@@ -22,8 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store.core.events import CircuitState, EventId, Kind
 from breaker_store.errors import UnknownBreakerError
-from breaker_store.ports import StoredBreaker
-from breaker_store.postgres import loading, tables
+from breaker_store.postgres import tables
 from breaker_store.postgres.codec import STATE_NUMBERS, microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.cursors import CursorError, read_cursor, write_cursor
@@ -35,7 +34,7 @@ from breaker_store.postgres.history import (
     read_transition_item,
 )
 from breaker_store.postgres.reading import driver_connection_of
-from breaker_store.runtime.told_state import StateDict, describe_state
+from breaker_store.postgres.remarks import Place, is_remarkable, read_remarks
 
 IDS_LIMIT: Final = 1_000
 """How many user ids a summary lists for each state at most."""
@@ -50,7 +49,7 @@ _HISTORY: Final = "1"
 _NEWEST_FIRST: Final = "ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC"
 _IS_KNOWN: Final = "SELECT EXISTS (SELECT FROM breaker_states WHERE user_id = $1)"
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=EventItem | TransitionItem)
 Position = TypeVar("Position")
 
 
@@ -146,26 +145,6 @@ async def _ids(connection: AsyncConnection, state: CircuitState) -> list[int]:
     return list((await connection.execute(_select_ids(state))).scalars())
 
 
-async def breaker_state(connection: AsyncConnection, user_id: int) -> StateDict:
-    """Tell how a breaker stands now, in the words of `CircuitBreaker.get_state`.
-
-    Raises:
-        UnknownBreakerError: nothing is stored of this user.
-
-    """
-    stored = await loading.read_breaker(await driver_connection_of(connection), user_id, None)
-    if stored is None:
-        raise UnknownBreakerError(user_id)
-    return describe(stored)
-
-
-def describe(stored: StoredBreaker) -> StateDict:
-    """Put a stored breaker into the words of `CircuitBreaker.get_state`."""
-    # As everywhere a wait is read: never more than the whole of it, whatever the clocks say.
-    remaining_us = min(max(0, stored.remaining_us or 0), stored.state.policy.timeout_us)
-    return describe_state(stored.state, remaining_us)
-
-
 class _Source(NamedTuple):
     """Where a page is read from, and which columns of it; those by which it is ordered among them."""
 
@@ -218,7 +197,23 @@ async def _page(
     # One row more than the page was asked for: it tells whether there is a next one.
     items = rows[: history_filter.limit]
     next_cursor = _cursor_at(items[-1]) if len(rows) > len(items) else None
-    return Page([read_item(row) for row in items], next_cursor)
+    remarks = await read_remarks(driver_connection, _places(items))
+    return Page([_remarked(read_item(row), row, remarks) for row in items], next_cursor)
+
+
+def _places(rows: list[asyncpg.Record]) -> list[Place]:
+    return [
+        Place(row["user_id"], row["version"])
+        for row in rows
+        if row["version"] is not None and is_remarkable(row["kind"], row["position"])
+    ]
+
+
+def _remarked(item: Item, row: asyncpg.Record, remarks: Mapping[Place, str]) -> Item:
+    if row["version"] is None or not remarks:
+        return item
+    text = remarks.get(Place(row["user_id"], row["version"]))
+    return item if text is None or row["position"] is None else replace(item, remark=text)
 
 
 def _select_ids(state: CircuitState) -> Select[Any]:

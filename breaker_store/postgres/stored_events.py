@@ -57,9 +57,10 @@ def _read_known_transition(row: Mapping[str, Any]) -> Transition:
         failure_count=details["failure_count"],
         last_failure=read_failure(details["last_failure"]),
         causes=tuple(filter(None, map(read_failure, details["causes"]))),
-        opened_at=_read_time(details["opened_at"]),
+        opened_at=read_time(details["opened_at"]),
         opened_by=_read_optional_id(details["opened_by"]),
-        retry_at=_read_time(details["retry_at"]),
+        retry_at=read_time(details["retry_at"]),
+        forced=details.get("forced", False),
         position=row["position"],
     )
 
@@ -164,7 +165,8 @@ def _instant(text: str) -> int:
     return microseconds(datetime.fromisoformat(text))
 
 
-def _read_time(text: str | None) -> int | None:
+def read_time(text: str | None) -> int | None:
+    """Read a time in the details of a transition."""
     return None if text is None else _instant(text)
 
 

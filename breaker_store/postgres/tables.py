@@ -204,6 +204,8 @@ states = Table(
     Column("trip_error", Text),
     # How often it tripped: opened when it was well.
     Column("trips", Integer, nullable=False, server_default=text("0")),
+    # Whether somebody opened it, so that its wait is not its policy's.
+    Column("forced", Boolean, nullable=False, server_default=text("false")),
     Index("breaker_states_by_state", "state", "user_id", postgresql_where=text("state <> 0")),
     # Those that never changed come last, when the newest changes come first.
     Index("breaker_states_by_change", text("coalesce(since, '-infinity')"), "user_id"),

@@ -33,10 +33,10 @@ from breaker_store.ports import StoredBreaker
 from breaker_store.postgres.codec import DETAILS_VERSION, microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.horizon import FutureError, check_count, check_horizon
-from breaker_store.postgres.queries import IDS_LIMIT, Summary, describe
+from breaker_store.postgres.queries import IDS_LIMIT, Summary
 from breaker_store.postgres.reading import driver_connection_of
+from breaker_store.postgres.standing import Standing, describe, read_forced_opening
 from breaker_store.postgres.stored_events import KNOWN_KINDS, read_outcome, read_policy, read_transition
-from breaker_store.runtime.told_state import StateDict
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ WITH breaker AS MATERIALIZED (
                 SELECT CASE
                     WHEN kind IN (10, 14) THEN 'open'
                     WHEN kind = 11 THEN 'half_open'
-                    WHEN kind IN (12, 13) THEN 'closed'
+                    WHEN kind IN (12, 13, 15) THEN 'closed'
                     ELSE details ->> 'to'
                 END
                 FROM breaker_transitions
@@ -123,8 +123,8 @@ FROM breaker
 """
 
 
-async def breaker_state_at(connection: AsyncConnection, user_id: int, at: datetime) -> StateDict:
-    """Tell how a breaker stood at an instant, in the words of `CircuitBreaker.get_state`.
+async def read_standing_at(connection: AsyncConnection, user_id: int, at: datetime) -> Standing:
+    """Tell how a breaker stood at an instant.
 
     Raises:
         FutureError: the instant is yet to come.
@@ -136,7 +136,7 @@ async def breaker_state_at(connection: AsyncConnection, user_id: int, at: dateti
     stored = await read_breaker_at(driver_connection, user_id, at)
     if stored is None:
         raise UnknownBreakerError(user_id, at)
-    return describe(stored)
+    return describe(stored, await read_forced_opening(driver_connection, user_id, stored.state))
 
 
 async def summary_at(connection: AsyncConnection, at: datetime) -> Summary:

@@ -6,7 +6,7 @@ by kind, actor, error or time alone, whatever else narrows it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Self
 
@@ -29,6 +29,8 @@ from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.cursors import CursorError, read_cursor, write_cursor
 from breaker_store.postgres.history import TransitionItem, read_transition_item
 from breaker_store.postgres.queries import DEFAULT_PAGE, Page
+from breaker_store.postgres.reading import driver_connection_of
+from breaker_store.postgres.remarks import Place, is_remarkable, read_remarks
 
 _TRANSITIONS: Final = "transitions"
 
@@ -90,7 +92,15 @@ async def list_transitions(
     rows = (await connection.execute(select_transitions(wanted))).mappings().all()
     items = rows[: wanted.limit]
     next_cursor = _cursor_at(items[-1]) if len(rows) > len(items) else None
-    return Page([read_transition_item(row) for row in items], next_cursor)
+    found = [read_transition_item(row) for row in items]
+    places = [
+        Place(row["user_id"], row["version"]) for row in items if is_remarkable(row["kind"], row["position"])
+    ]
+    remarks = await read_remarks(await driver_connection_of(connection), places)
+    return Page(
+        [replace(item, remark=remarks.get(Place(item.user_id, item.version or 0))) for item in found],
+        next_cursor,
+    )
 
 
 _COLUMNS: Final = tables.transitions.c

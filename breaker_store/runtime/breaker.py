@@ -18,10 +18,23 @@ from types import TracebackType
 from typing import Literal, ParamSpec, Self, TypeVar
 
 from breaker_store.core.cleaning import clean_name, clean_text
-from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Report, Reset, decide, permit_of
+from breaker_store.core.decide import (
+    Abandon,
+    Action,
+    Admit,
+    ChangePolicy,
+    ForceOpen,
+    Release,
+    Report,
+    Reset,
+    decide,
+    end_after,
+    permit_of,
+)
 from breaker_store.core.events import (
     CircuitState,
     Event,
+    EventId,
     Kind,
     Outcome,
     Permit,
@@ -29,7 +42,12 @@ from breaker_store.core.events import (
 )
 from breaker_store.core.policy import MICROSECONDS, Policy, error_name
 from breaker_store.core.state import BreakerState, evolve
-from breaker_store.errors import CircuitBreakerOpenError, ConfigurationError, NotCommittedError
+from breaker_store.errors import (
+    CircuitBreakerOpenError,
+    ConfigurationError,
+    NotCommittedError,
+    NotForcedOpenError,
+)
 from breaker_store.ports import MarkKind
 from breaker_store.runtime.calls import (
     NOT_CALLED,
@@ -300,24 +318,55 @@ class CircuitBreaker:
 
     def reset(self, *, actor: str | None = None, reason: str | None = None) -> None:
         """Close the breaker and forget its failures, whatever its state; who and why go into the log."""
-        journal = self._surroundings.journal
-        now = self._surroundings.clock.now_us()
-        command = Reset(now, journal.next_id(), journal.draw_era(), _clean(actor), _clean(reason))
-        self._take_on(decide(self._state, command))
-        self._write_through()
+        self._act(Reset(*self._new_count(), _clean(actor), _clean(reason)))
+
+    def force_open(
+        self, *, for_seconds: float | None = None, actor: str | None = None, reason: str | None = None
+    ) -> None:
+        """Refuse all calls, whatever the state; who and why go into the log.
+
+        for_seconds: how long, more than 0 and at most ten years: the next call after that may try. None refuses until
+            somebody releases or resets the breaker. One that is forced open already gets the new end.
+
+        Raises:
+            ValueError: the time is out of its bounds.
+
+        """
+        now, event_id, era = self._new_count()
+        until = None if for_seconds is None else end_after(now, for_seconds)
+        self._act(ForceOpen(now, event_id, era, until, _clean(actor), _clean(reason)))
+
+    def release(self, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Close a breaker that is forced open, with no failure counted; who and why go into the log.
+
+        Raises:
+            NotForcedOpenError: it is not; nothing came of it.
+
+        """
+        if not self._state.forced:
+            raise NotForcedOpenError(self.user_id)
+        self._act(Release(*self._new_count(), _clean(actor), _clean(reason)))
 
     def set_policy(self, policy: Policy, *, actor: str | None = None, reason: str | None = None) -> None:
         """Give this user rules of their own; nothing happens if they have these already."""
         if self._state.policy_is_own and self._state.policy == policy:
             return
-        now = self._surroundings.clock.now_us()
-        command = ChangePolicy(
-            now, self._surroundings.journal.next_id(), policy, _clean(actor), _clean(reason)
-        )
-        self._take_on(decide(self._state, command))
-        self._write_through()
+        now, event_id, _ = self._new_count()
+        self._act(ChangePolicy(now, event_id, policy, _clean(actor), _clean(reason)))
 
-    def _write_through(self) -> None:
+    def go_back_to_default(self, policy: Policy, *, actor: str | None, reason: str | None) -> None:
+        """Give up this user's own rules for the default, if there are any; for the registry, which has it."""
+        if self._state.policy_is_own:
+            now, event_id, _ = self._new_count()
+            self._act(ChangePolicy(now, event_id, policy, _clean(actor), _clean(reason), is_own=False))
+
+    def _new_count(self) -> tuple[int, EventId, int]:
+        """Give what a command by hand needs beside who and why: the time, its event's id, and an era."""
+        journal = self._surroundings.journal
+        return self._surroundings.clock.now_us(), journal.next_id(), journal.draw_era()
+
+    def _act(self, action: Action) -> None:
+        self._take_on(decide(self._state, action))
         journal = self._surroundings.journal
         if journal.durability is not _BEHIND:
             journal.write_through()

@@ -183,8 +183,8 @@ class Follower:
         return self._waiting(state, stored.remaining_us)
 
     def _waiting(self, state: BreakerState, remaining_us: int | None) -> BreakerState:
-        """Let a wait go on for as long as remained when it was read: from nothing to the whole timeout."""
+        """Let a wait go on for as long as remained when it was read: from nothing to the whole of it."""
         if state.retry_at is None or remaining_us is None:
             return state
         now = self._registry.surroundings.clock.now_us()
-        return replace(state, retry_at=now + min(max(remaining_us, 0), state.policy.timeout_us))
+        return replace(state, retry_at=now + min(max(remaining_us, 0), state.longest_wait_us))

@@ -79,6 +79,10 @@ class CircuitBreakerRegistry:
         """Give a user rules of their own, which are kept with the user's history and survive a restart."""
         self.get_breaker(user_id).set_policy(policy, actor=actor, reason=reason)
 
+    def clear_policy(self, user_id: int, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Let the registry's default hold for a user again; nothing happens if it does."""
+        self.get_breaker(user_id).go_back_to_default(self.policy, actor=actor, reason=reason)
+
     def get_open_breakers(self) -> list[int]:
         return self._users_in(CircuitState.OPEN)
 

@@ -34,6 +34,9 @@ def test_json(call: Invoke, tmp_path: Path) -> None:
         "timeout_seconds": 60.0,
         "timeout_remaining": 0.0,
         "last_failure_time": None,
+        "sentence": "User 9223372036854775807's breaker is closed.",
+        "version": "0-00000000",
+        "forced": False,
     }
 
 

@@ -7,7 +7,18 @@ from dataclasses import replace
 from itertools import count
 from typing import Literal
 
-from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Command, Report, Reset, decide, permit_of
+from breaker_store.core.decide import (
+    Abandon,
+    Admit,
+    ChangePolicy,
+    Command,
+    ForceOpen,
+    Release,
+    Report,
+    Reset,
+    decide,
+    permit_of,
+)
 from breaker_store.core.events import (
     CircuitState,
     Event,
@@ -97,6 +108,17 @@ class Scenario:
 
     def reset(self, actor: str | None = None, reason: str | None = None) -> Scenario:
         self.run(Reset(self.now, self.event_id, next(self._eras), actor, reason))
+        return self
+
+    def force_open(
+        self, seconds: float | None = None, actor: str | None = None, reason: str | None = None
+    ) -> Scenario:
+        until = None if seconds is None else self.now + round(seconds * SECOND)
+        self.run(ForceOpen(self.now, self.event_id, next(self._eras), until, actor, reason))
+        return self
+
+    def release(self, actor: str | None = None, reason: str | None = None) -> Scenario:
+        self.run(Release(self.now, self.event_id, next(self._eras), actor, reason))
         return self
 
     def change_policy(self, policy: Policy, actor: str | None = None, reason: str | None = None) -> Scenario:

@@ -296,7 +296,7 @@ def test_opened_by_hand_is_judged_by_nobody():
     state = replace(tripped().state, retry_at=None)
     found = explain(Facts(USER, forced.at, forced, forced, state))
     assert found.sentence == (
-        'User 101\'s breaker was opened by hand by carol at 2023-11-14 22:13:20 UTC ("abuse"), not by failures; '
+        'User 101\'s breaker was opened by hand by carol at 2023-11-14 22:13:20 UTC until 2023-11-14 22:14:24 UTC ("abuse"), not by failures; '
         "it stays open until somebody closes it."
     )
     assert found.judgement is None

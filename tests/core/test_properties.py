@@ -8,7 +8,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Command, Report, Reset, decide, permit_of
+from breaker_store.core.decide import (
+    Abandon,
+    Admit,
+    ChangePolicy,
+    Command,
+    ForceOpen,
+    Release,
+    Report,
+    Reset,
+    decide,
+    permit_of,
+)
 from breaker_store.core.events import (
     CAUSES_LIMIT,
     CircuitState,
@@ -129,12 +140,32 @@ class AnyHistory(RuleBasedStateMachine):
         self.run_command(Reset(*self.identity()))
         assert self.state.calm
 
+    @rule(wait_us=st.none() | st.sampled_from([1, MICROSECONDS, 3_600 * MICROSECONDS]))
+    def force_open(self, wait_us: int | None) -> None:
+        until = None if wait_us is None else self.now + wait_us
+        self.run_command(ForceOpen(*self.identity(), until))
+        assert (self.state.state, self.state.forced) == (CircuitState.OPEN, True)
+        assert self.state.retry_at == until
+
+    @precondition(lambda self: self.state.forced)
+    @rule()
+    def release(self) -> None:
+        self.run_command(Release(*self.identity()))
+        assert self.state.calm
+
     @rule(policy=policies)
     def change_policy(self, policy: Policy) -> None:
         now, event_id, _ = self.identity()
         before = self.state
         self.run_command(ChangePolicy(now, event_id, policy))
         assert (self.state.generation, self.state.era) == (before.generation, before.era)
+        assert not before.forced or self.state.retry_at == before.retry_at
+
+    @rule()
+    def go_back_to_the_default_policy(self) -> None:
+        now, event_id, _ = self.identity()
+        self.run_command(ChangePolicy(now, event_id, self.default_policy, is_own=False))
+        assert (self.state.policy, self.state.policy_is_own) == (self.default_policy, False)
 
     @rule(writer_id=st.integers(1, 999))
     def restart(self, writer_id: int) -> None:
@@ -183,6 +214,14 @@ class AnyHistory(RuleBasedStateMachine):
             events = decide(self.state, Admit(*self.identity()))
             assert len(events) == 1
             assert evolve(self.state, events[0]) is self.state
+
+    @invariant()
+    def only_an_open_breaker_is_forced_open(self) -> None:
+        assert self.state.state is CircuitState.OPEN or not self.state.forced
+
+    @invariant()
+    def a_wait_is_never_longer_than_a_reader_of_the_log_clamps_it_to(self) -> None:
+        assert self.state.remaining_us(self.now) <= self.state.longest_wait_us
 
     @invariant()
     def slots_are_held_by_calls_in_flight_alone(self) -> None:

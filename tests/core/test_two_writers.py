@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Report, Reset
+from breaker_store.core.decide import Abandon, Admit, ChangePolicy, ForceOpen, Release, Report, Reset
 from breaker_store.core.events import EventId, Kind, Outcome, Transition
 from breaker_store.core.policy import MICROSECONDS
 from breaker_store.core.rebuild import rebuild
@@ -56,6 +56,18 @@ class TwoWriters(RuleBasedStateMachine):
     def reset(self, index: int) -> None:
         writer = self.writers[index]
         writer.run(Reset(*self.identity(writer)))
+
+    @rule(index=st.integers(0, 1), wait_us=st.sampled_from([None, 1, MICROSECONDS]))
+    def force_open(self, index: int, wait_us: int | None) -> None:
+        writer = self.writers[index]
+        until = None if wait_us is None else self.now + wait_us
+        writer.run(ForceOpen(*self.identity(writer), until))
+
+    @rule(index=st.integers(0, 1))
+    def release(self, index: int) -> None:
+        writer = self.writers[index]
+        if writer.state.forced:
+            writer.run(Release(*self.identity(writer)))
 
     @rule(index=st.integers(0, 1), failure_threshold=st.integers(1, 3))
     def change_policy(self, index: int, failure_threshold: int) -> None:

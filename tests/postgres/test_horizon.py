@@ -39,7 +39,7 @@ async def ask_of_all(database_url: str, at: int) -> int:
 
 async def failures(database_url: str, at: int, user_id: int = USER) -> tuple[str, int]:
     async with asking(database_url) as ask:
-        shown = await time_travel.breaker_state_at(ask, user_id, to_datetime(at))
+        shown = (await time_travel.read_standing_at(ask, user_id, to_datetime(at))).state
         return shown["state"], shown["failure_count"]
 
 

@@ -154,7 +154,7 @@ def begin(policy: Policy = DEFAULT) -> Scenario:
 
 async def travel(database_url: str, at: int, user_id: int = USER) -> dict[str, object]:
     async with asking(database_url) as ask:
-        return dict(await time_travel.breaker_state_at(ask, user_id, to_datetime(at)))
+        return dict((await time_travel.read_standing_at(ask, user_id, to_datetime(at))).state)
 
 
 async def test_the_wait_that_is_shown_is_what_was_left_of_it_at_the_instant(
@@ -206,7 +206,7 @@ async def test_of_what_is_yet_to_come_nothing_is_known(
         with pytest.raises(FutureError, match="is yet to come"):
             await time_travel.summary_at(ask, now + timedelta(hours=1))
         with pytest.raises(FutureError):
-            await time_travel.breaker_state_at(ask, OLD_USER, datetime(9999, 12, 31, tzinfo=UTC))
+            await time_travel.read_standing_at(ask, OLD_USER, datetime(9999, 12, 31, tzinfo=UTC))
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def one_of_each_kind() -> list[Batch]:
         batch_of(opening(6)),
         batch_of(refusals(9), gaps=[GAP._replace(reason=GapReason.QUEUE_FULL)]),
         batch_of(success(11, operation="")),
+        batch_of(opening(13, kind=Kind.FORCED_OPEN, forced=True, retry_at=None)),
     ]
 
 

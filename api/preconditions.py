@@ -1,0 +1,70 @@
+"""Actions that are safe from others' in between: `ETag` and `If-Match`, as RFC 9110 has them.
+
+An ETag names the version of a breaker's state: which of its transitions it comes from. It is a strong one, since
+`If-Match` compares no others, though what is counted or waited for since then may differ. An action with `If-Match` is
+carried out only on that version; `*` takes any.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Header, Response
+from pydantic import AfterValidator, WithJsonSchema
+
+from breaker_store.core.standing import StateVersion
+
+ANY: Final = "*"
+
+TAGGED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "headers": {
+            "ETag": {
+                "description": "The version of the breaker's state, for `If-Match`; none of what stood at an instant.",
+                "schema": {"type": "string"},
+            }
+        }
+    }
+}
+"""Documents the answers that have an ETag, in the form of a route's `responses`."""
+
+
+def _check(text: str) -> str:
+    _read(text)
+    return text
+
+
+def _read(text: str) -> StateVersion | None:
+    if text == ANY:
+        return None
+    quoted = re.fullmatch('"([^"]*)"', text)
+    try:
+        return StateVersion.read(quoted[1] if quoted else "")
+    except ValueError:
+        raise ValueError('give the ETag of an earlier answer, as in "17-9f00aa12", or *') from None
+
+
+_Tag = Annotated[
+    str,
+    AfterValidator(_check),
+    WithJsonSchema({"type": "string", "pattern": '^([*]|"(0|[1-9][0-9]{0,8})-[0-9a-f]{8}")$'}),
+]
+
+
+async def _expected(
+    if_match: Annotated[
+        _Tag | None,
+        Header(description="Only if the breaker still is at this version: its ETag, or * for any."),
+    ] = None,
+) -> StateVersion | None:
+    return None if if_match is None else _read(if_match)
+
+
+Expected = Annotated[StateVersion | None, Depends(_expected)]
+"""The version that the caller saw; None if they don't care."""
+
+
+def tag(response: Response, version: StateVersion) -> None:
+    """Name the version of the state that an answer is about."""
+    response.headers["ETag"] = f'"{version}"'
