@@ -15,6 +15,7 @@ from breaker_store.cli import (
     control,
     deliver,
     demo,
+    erase,
     export,
     follow,
     history,
@@ -74,6 +75,7 @@ app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)
 app.command("import", rich_help_panel=KEEP)(imports.import_file)
 app.command("export", rich_help_panel=KEEP, context_settings=NEGATIVE_USER_ID)(export.export_events)
 app.command("verify", rich_help_panel=KEEP)(verify.verify_log)
+app.command("erase", rich_help_panel=KEEP, context_settings=NEGATIVE_USER_ID)(erase.erase_user)
 app.command("deliver", rich_help_panel=KEEP)(deliver.deliver_spool)
 
 

@@ -125,7 +125,18 @@ class ChangePolicy:
     is_own: bool = True
 
 
-Action: TypeAlias = Reset | ForceOpen | Release | ChangePolicy
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """The user was erased: the breaker is nobody's from now on, and starts afresh."""
+
+    at: int
+    event_id: EventId
+    era: int
+    erasure_digest: str
+    actor: str | None = None
+
+
+Action: TypeAlias = Reset | ForceOpen | Release | ChangePolicy | Erase
 """What somebody does to a breaker by hand; it always gives one transition."""
 
 Command: TypeAlias = Admit | Report | Abandon | Action
@@ -150,7 +161,7 @@ def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
         case Abandon(permit):
             held = _is_current(state, permit) and state.holds(permit.probe)
             return (ProbeAbandoned(permit.probe),) if held else ()
-        case Reset() | ForceOpen() | Release() | ChangePolicy():
+        case Reset() | ForceOpen() | Release() | ChangePolicy() | Erase():
             return (_act(state, command),)
         case _:
             assert_never(command)
@@ -316,6 +327,8 @@ def _act(state: BreakerState, action: Action) -> Transition:
             return _release(state, action)
         case ChangePolicy():
             return _change_policy(state, action)
+        case Erase():
+            return _erase(state, action)
         case _:
             assert_never(action)
 
@@ -333,6 +346,20 @@ def _force_open(state: BreakerState, command: ForceOpen) -> Transition:
         opened_by=command.event_id,
         retry_at=command.until,
         forced=True,
+    )
+
+
+def _erase(state: BreakerState, command: Erase) -> Transition:
+    return replace(
+        _next(state, Kind.ERASED, command.at, command.event_id, command.era),
+        to_state=CircuitState.CLOSED,
+        actor=command.actor,
+        failure_count=0,
+        last_failure=None,
+        opened_at=None,
+        opened_by=None,
+        retry_at=None,
+        erasure_digest=command.erasure_digest,
     )
 
 

@@ -54,6 +54,7 @@ class Kind(IntEnum):
     POLICY_CHANGED = 16
     SUSPENDED = 17
     RESUMED = 18
+    ERASED = 19
 
     @property
     def label(self) -> str:
@@ -182,6 +183,7 @@ class Transition:
         retry_at: when an open breaker lets one call try; None if it is not open, or only a person can release it.
         opened_at, opened_by: the opening that is still in force, or None.
         forced: whether that opening was somebody's decision, so that the wait is not the policy's.
+        erasure_digest: of an erasure: SHA-256 of the batches that it sealed again, in hexadecimal.
         causes: the failures that made it, oldest first, at most `CAUSES_LIMIT`.
         position: its number in the whole system's order; None until it is stored, and for ever if it lost.
 
@@ -207,6 +209,7 @@ class Transition:
     opened_by: EventId | None = None
     retry_at: int | None = None
     forced: bool = False
+    erasure_digest: str | None = None
     position: int | None = None
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
@@ -96,12 +96,15 @@ async def check_batches(
     total = await connection.fetchval(_EVENTS)
     days = await list_days(connection)
     horizon = next((day.date for day in days if day.leaf is not None), None)
-    check = _BatchCheck(findings, await _resealed(connection), horizon, lambda done: on_progress(done, total))
+    check = _BatchCheck(
+        findings, await read_reseals(connection), horizon, lambda done: on_progress(done, total)
+    )
     await read_batches(connection, days, check.take, check.take_left_over)
     return check.report
 
 
-async def _resealed(connection: Connection) -> dict[tuple[int, int], list[Reseal]]:
+async def read_reseals(connection: Connection) -> dict[tuple[int, int], list[Reseal]]:
+    """Give what erasures did to batches, by writer and number."""
     resealed: dict[tuple[int, int], list[Reseal]] = defaultdict(list)
     for writer_id, batch_no, before, after in await connection.fetch(_RESEALED):
         resealed[writer_id, batch_no].append((before, after))
@@ -139,7 +142,7 @@ class _BatchCheck:
             report.old_batches += 1
         elif self._is_dropped(batch):
             report.dropped_batches += 1
-        elif not (self._is_as_sealed(batch) or self._is_in_another_order(batch)):
+        elif as_sealed(batch, self._resealed.get((batch.writer_id, batch.batch_no), ())) is None:
             self._findings.add(explain(batch))
 
     def take_left_over(self, day: Day, rows: bytes) -> None:
@@ -151,32 +154,40 @@ class _BatchCheck:
         has_outcomes = batch.event_count > len(batch.documents)
         return has_outcomes and (self._horizon is None or batch.earliest_day < self._horizon)
 
-    def _is_in_another_order(self, batch: StoredBatch) -> bool:
-        """Try the order of the numbers where days don't follow it: an import's batch may have times in any order."""
-        if not batch.is_divided:
-            return False
-        rows = b"".join(row.data for row in sorted_rows(batch.rows))
-        return self._is_as_sealed(replace(batch, rows=rows))
 
-    def _is_as_sealed(self, batch: StoredBatch) -> bool:
-        seal = batch.seal or b""
-        contents = contents_digest(seal[:SALT_BYTES], batch.rows, batch.documents)
-        reseals = self._resealed.get((batch.writer_id, batch.batch_no))
-        if reseals is not None:
-            return self._is_as_sealed_again(batch, contents, reseals)
-        return _digest_of(batch, contents) == batch.digest
+def as_sealed(batch: StoredBatch, reseals: Sequence[Reseal]) -> StoredBatch | None:
+    """Give a batch, its rows in the order in which they were sealed; None if it is not what was sealed.
 
-    def _is_as_sealed_again(self, batch: StoredBatch, contents: bytes, reseals: list[Reseal]) -> bool:
-        """Follow the seals from the first to the last, and see that what is countable is as it was."""
-        follow = dict(reseals)
-        first = next((before for before in follow if _digest_of(batch, before) == batch.digest), None)
-        if first is None or batch.seal is None:
-            return False
-        last = first
-        for _ in reseals:
-            last = follow.get(last, last)
-        countable = b"".join(row.countable for row in split_rows(batch.rows))
-        return last == contents and batch.seal[SALT_BYTES:] == countable_digest(countable, batch.documents)
+    reseals: of the erasures that it went through, the digests of its contents before and after.
+    """
+    if _is_as_sealed(batch, reseals):
+        return batch
+    if batch.is_divided:
+        # Days don't follow the order of the numbers: an import's batch may have times in any order.
+        in_order = replace(batch, rows=b"".join(row.data for row in sorted_rows(batch.rows)))
+        return in_order if _is_as_sealed(in_order, reseals) else None
+    return None
+
+
+def _is_as_sealed(batch: StoredBatch, reseals: Sequence[Reseal]) -> bool:
+    if batch.seal is None:
+        return False
+    contents = contents_digest(batch.seal[:SALT_BYTES], batch.rows, batch.documents)
+    if reseals:
+        return _is_as_sealed_again(batch, contents, reseals)
+    return _digest_of(batch, contents) == batch.digest
+
+
+def _is_as_sealed_again(batch: StoredBatch, contents: bytes, reseals: Sequence[Reseal]) -> bool:
+    """Follow the seals from the first to the last, and see that what is countable is as it was."""
+    follow = dict(reseals)
+    last = next((before for before in follow if _digest_of(batch, before) == batch.digest), None)
+    if last is None or batch.seal is None:
+        return False
+    for _ in reseals:
+        last = follow.get(last, last)
+    countable = b"".join(row.countable for row in split_rows(batch.rows))
+    return last == contents and batch.seal[SALT_BYTES:] == countable_digest(countable, batch.documents)
 
 
 def _digest_of(batch: StoredBatch, contents: bytes) -> bytes:

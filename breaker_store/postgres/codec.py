@@ -171,6 +171,22 @@ def countable_document(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: document[name] for name in document if name != "user_id"}, "details": details}
 
 
+def erased_document(document: Mapping[str, Any], pseudonym: int) -> dict[str, Any]:
+    """Give a transition's document with another user, and without texts."""
+    details = dict(document["details"])
+    if "reason" in details:
+        details["reason"] = None
+    if "last_failure" in details:
+        details["last_failure"] = _without_texts(details["last_failure"])
+    if "causes" in details:
+        details["causes"] = [_without_texts(cause) for cause in details["causes"]]
+    return {**document, "user_id": pseudonym, "details": details}
+
+
+def _without_texts(failure: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return failure and {**failure, "error_type": None, "error_message": None, "operation": None}
+
+
 def _encode_rows(writer_id: int, rows: Sequence[OutcomeRow]) -> list[bytes]:
     """Encode outcomes for a binary COPY, each in `_PARTS` parts, of which the first ends with the user.
 
@@ -330,7 +346,7 @@ def transition_document(user_id: int, transition: Transition) -> dict[str, Any]:
 
 
 def details_document(transition: Transition) -> dict[str, Any]:
-    document = {
+    document: dict[str, Any] = {
         "from": transition.from_state.value,
         "to": transition.to_state.value,
         "follows": None if transition.follows is None else str(transition.follows),
@@ -345,8 +361,12 @@ def details_document(transition: Transition) -> dict[str, Any]:
         "opened_by": None if transition.opened_by is None else str(transition.opened_by),
         "retry_at": iso(transition.retry_at),
     }
-    # Only where it says something: of any other transition the bytes, and so the digests, are what they always were.
-    return document | {"forced": True} if transition.forced else document
+    # Only where they say something: of any other transition the bytes, and so the digests, are what they always were.
+    if transition.forced:
+        document["forced"] = True
+    if transition.erasure_digest is not None:
+        document["erasure_digest"] = transition.erasure_digest
+    return document
 
 
 def failure_document(failure: Failure | None) -> dict[str, Any] | None:

@@ -61,6 +61,7 @@ def _read_known_transition(row: Mapping[str, Any]) -> Transition:
         opened_by=_read_optional_id(details["opened_by"]),
         retry_at=read_time(details["retry_at"]),
         forced=details.get("forced", False),
+        erasure_digest=details.get("erasure_digest"),
         position=row["position"],
     )
 

@@ -142,6 +142,10 @@ class Follower:
             return
         if transition.kind is Kind.UNRECOGNIZED:
             logger.error("breaker %s: %s; its place in the chain is taken on", user_id, transition.reason)
+        if transition.kind is Kind.ERASED:
+            self._forget(transition)
+            self._tell(news)
+            return
         breaker = self._registry.get_breaker(user_id)
         breaker.stored = True
         waiting = self._unconfirmed(user_id)
@@ -156,6 +160,13 @@ class Follower:
             self._adopt(breaker, self._after(breaker.state, news), transition)
         else:  # taken on already, when one of this process lost to it; its listeners have not heard of it
             self._tell(news)
+
+    def _forget(self, erasure: Transition) -> None:
+        """Let the breaker of whoever was erased begin anew: it is known by what it did last, and by nothing else."""
+        for breaker in self._registry:
+            if erasure.follows is not None and breaker.state.last_transition == erasure.follows:
+                self._adopt(breaker, BreakerState(self._registry.policy), None)
+                breaker.stored = False
 
     def _tell(self, news: StoredTransition) -> None:
         shifted = news.transition.shifted(-self._log.correction_us)

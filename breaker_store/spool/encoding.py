@@ -202,8 +202,11 @@ def _failure_values(failure: Failure | None) -> list[object] | None:
 def _transition_document(transition: Transition) -> dict[str, Any]:
     document = {name: getattr(transition, name) for name in Transition.__dataclass_fields__}
     del document["event_id"]  # it is the record's
+    # Where they say nothing, so that a record is what it always was.
     if not transition.forced:
-        del document["forced"]  # so that a record is what it always was
+        del document["forced"]
+    if transition.erasure_digest is None:
+        del document["erasure_digest"]
     return document | {
         "policy": transition.policy.to_document(),
         "last_failure": _failure_values(transition.last_failure),

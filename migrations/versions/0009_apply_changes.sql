@@ -43,7 +43,8 @@ BEGIN
         SELECT * FROM jsonb_to_recordset(changes) AS entry (
             user_id bigint, seq bigint, at timestamptz, mark text, kind smallint, version integer, generation integer,
             era integer, follows_writer_id bigint, follows_writer_seq bigint, state smallint, failure_count integer, last_failure jsonb,
-            opened_at timestamptz, retry_at timestamptz, policy jsonb, policy_is_own boolean, details jsonb
+            opened_at timestamptz, retry_at timestamptz, policy jsonb, policy_is_own boolean, forced boolean,
+            details jsonb
         )
         ORDER BY seq
     LOOP
@@ -97,6 +98,8 @@ BEGIN
                 tail_writer = CASE WHEN era = change.era THEN tail_writer END,
                 policy = change.policy,
                 policy_is_own = change.policy_is_own,
+                -- A process of an earlier version says nothing of it, and forces nothing open.
+                forced = coalesce(change.forced, false),
                 trips = trips + is_trip(change.kind, change.details)::integer,
                 trip_error = CASE
                     WHEN is_trip(change.kind, change.details) THEN change.details #>> '{causes,-1,error_type}'

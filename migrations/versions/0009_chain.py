@@ -19,8 +19,10 @@ COLUMNS = (
     "ALTER TABLE breaker_events ADD COLUMN chain bytea, ADD COLUMN salt bytea, ADD COLUMN private_digest bytea",
     "ALTER TABLE log_position ADD COLUMN chain bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex')",
     "ALTER TABLE writer_batches ADD COLUMN seal bytea",
-    "ALTER TABLE writer_batches ADD CONSTRAINT writer_batches_seal_check"
-    " CHECK ((format = 1) = (seal IS NULL) AND octet_length(seal) = 48)",
+    (
+        "ALTER TABLE writer_batches ADD CONSTRAINT writer_batches_seal_check"
+        " CHECK ((format = 1) = (seal IS NULL) AND octet_length(seal) = 48)"
+    ),
 )
 
 RESEALED_BATCHES = """
@@ -73,7 +75,7 @@ $$
 """
 
 MADE = ("private_transition_digest", "chain_transition", "erase_person")
-REPLACED = {"apply_changes": "0004_apply_changes.sql", "refuse_log_change": "0001_refuse_log_change.sql"}
+REPLACED = {"apply_changes": "0006_apply_changes.sql", "refuse_log_change": "0001_refuse_log_change.sql"}
 LENGTHENED = ("open_batch", "append_batch")
 LEDGER_ENTRY = (
     "bigint, bigint, bigint, bigint, integer, smallint, smallint, bytea, bytea, timestamptz, timestamptz"

@@ -22,6 +22,7 @@ def test_the_numbers_of_kinds_are_frozen() -> None:
         "POLICY_CHANGED": 16,
         "SUSPENDED": 17,
         "RESUMED": 18,
+        "ERASED": 19,
     }
 
 

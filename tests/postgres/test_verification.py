@@ -77,7 +77,7 @@ TAMPERED = {
         "9223372036854775807-1 (",
     ),
     "two outcomes that changed places": (
-        "UPDATE breaker_outcomes SET writer_seq = 11 - writer_seq WHERE writer_seq IN (5, 6)",
+        "UPDATE breaker_outcomes SET writer_seq = 65 - writer_seq WHERE writer_seq IN (5, 60)",
         "is not as it was sealed",
     ),
     "a transition's actor": (
