@@ -14,12 +14,14 @@ from breaker_store.cli import (
     breaker_list,
     deliver,
     demo,
+    doctor,
     export,
     follow,
     history,
     imports,
     migrate,
     recorders,
+    roles,
     serve,
     state,
     transitions,
@@ -60,6 +62,8 @@ app.command("serve", rich_help_panel=RUN)(serve.serve)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=RUN)
 
 app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)
+app.command("doctor", rich_help_panel=KEEP)(doctor.examine_everything)
+app.add_typer(roles.app, name="roles", rich_help_panel=KEEP)
 app.command("import", rich_help_panel=KEEP)(imports.import_file)
 app.command("export", rich_help_panel=KEEP, context_settings=NEGATIVE_USER_ID)(export.export_events)
 app.command("deliver", rich_help_panel=KEEP)(deliver.deliver_spool)

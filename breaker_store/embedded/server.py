@@ -94,8 +94,12 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """The database's URL, as psycopg and asyncpg take it; for SQLAlchemy put a driver behind `postgresql`."""
-        return f"postgresql://{self.user}@/{self.dbname}?host={self.host}&port={self.port}"
+        """The database's URL for its owner, as psycopg and asyncpg take it; SQLAlchemy wants a driver behind `postgresql`."""
+        return self.url_as(self.user)
+
+    def url_as(self, role: str) -> str:
+        """The same for another role, which needs no password either: who can enter the socket's folder may be anybody."""
+        return f"postgresql://{role}@/{self.dbname}?host={self.host}&port={self.port}"
 
     @property
     def host(self) -> str:
