@@ -30,12 +30,19 @@ WHERE proname = ANY($2::text[]) AND pronamespace = (SELECT relnamespace FROM pg_
     AND has_function_privilege($1::name, oid, 'EXECUTE')
 """
 
-# By whatever way a role comes to it: membership and PUBLIC count.
-_OPEN_LEAVES: Final = """
-SELECT inhrelid::regclass::text FROM pg_inherits
-WHERE inhparent = 'breaker_outcomes'::regclass
-    AND (has_any_column_privilege($1::name, inhrelid, 'UPDATE') OR has_table_privilege($1::name, inhrelid, 'DELETE, TRUNCATE'))
-ORDER BY 1
+# By whatever way a role comes to it: membership, PUBLIC, a single column, a day by itself.
+_CHANGEABLE: Final = """
+SELECT privilege || ' on ' || table_name
+FROM (
+    SELECT * FROM unnest($2::text[], $3::text[]) AS named (table_name, privilege)
+    UNION ALL
+    SELECT inhrelid::regclass::text, privilege FROM pg_inherits CROSS JOIN unnest($4::text[]) AS privilege
+    WHERE inhparent = 'breaker_outcomes'::regclass
+) AS change
+WHERE CASE privilege
+    WHEN 'UPDATE' THEN has_any_column_privilege($1::name, to_regclass(table_name)::oid, privilege)
+    ELSE has_table_privilege($1::name, to_regclass(table_name)::oid, privilege)
+END
 """
 
 
@@ -83,7 +90,9 @@ async def are_current(connection: Connection, roles: Roles) -> bool:
 async def missing_rights(connection: Connection, role: str, wanted: Iterable[Right]) -> list[Right]:
     """Give those of the rights that a role has not; all of those on a table that is not there."""
     listed = list(wanted)
-    return [right for right, has in zip(listed, await _has(connection, role, listed), strict=True) if not has]
+    columns: list[Any] = [[right[part] for right in listed] for part in range(3)]
+    rows = await connection.fetch(_HAS_RIGHT, role, *columns)
+    return [right for right, [has] in zip(listed, rows, strict=True) if not has]
 
 
 async def missing_functions(connection: Connection, role: str) -> list[str]:
@@ -94,19 +103,11 @@ async def missing_functions(connection: Connection, role: str) -> list[str]:
 
 
 async def excess_rights(connection: Connection, role: str) -> list[str]:
-    """Name what a role may change, by whatever way, and the application must not."""
+    """Name what a role may change and the application must not."""
     allowed = {(right.table, right.privilege) for right in rights("application")}
-    changes = [
-        Right(table, change) for table in TABLES for change in CHANGES if (table, change) not in allowed
-    ]
-    has = await _has(connection, role, changes)
-    leaves = await connection.fetch(_OPEN_LEAVES, role)
-    return [str(right) for right, may in zip(changes, has, strict=True) if may] + [row[0] for row in leaves]
-
-
-async def _has(connection: Connection, role: str, listed: list[Right]) -> list[bool]:
-    columns: list[Any] = [[right[part] for right in listed] for part in range(3)]
-    return [row[0] for row in await connection.fetch(_HAS_RIGHT, role, *columns)]
+    refused = [(table, change) for table in TABLES for change in CHANGES if (table, change) not in allowed]
+    tables, changes = zip(*refused, strict=True)
+    return [row[0] for row in await connection.fetch(_CHANGEABLE, role, tables, changes, CHANGES)]
 
 
 @asynccontextmanager
