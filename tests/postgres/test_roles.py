@@ -156,12 +156,12 @@ async def test_roles_of_any_name_are_made(
     assert await are_current(owner, own_roles)
 
 
-async def test_an_owner_who_is_no_superuser_is_enough(
-    owner: asyncpg.Connection, own_roles: Roles
-) -> None:
+async def test_an_owner_who_is_no_superuser_is_enough(owner: asyncpg.Connection, own_roles: Roles) -> None:
     """As with a managed Postgres: it owns the tables, and may create roles."""
     admin = f"{own_roles.application}_admin"
-    await owner.execute(f'CREATE ROLE "{admin}" CREATEROLE; GRANT ALL ON SCHEMA public TO "{admin}" WITH GRANT OPTION')
+    await owner.execute(
+        f'CREATE ROLE "{admin}" CREATEROLE; GRANT ALL ON SCHEMA public TO "{admin}" WITH GRANT OPTION'
+    )
     for table in TABLES:
         await owner.execute(f'ALTER TABLE {table} OWNER TO "{admin}"')
     for function in FUNCTIONS:
@@ -174,7 +174,9 @@ async def test_an_owner_who_is_no_superuser_is_enough(
     await owner.execute(f'DROP ROLE "{admin}"')
 
 
-@pytest.mark.parametrize("names", [("a b", "m"), ("", "m"), ("pg_a", "m"), ("public", "m"), ("a", "a"), ("a", "x" * 64)])
+@pytest.mark.parametrize(
+    "names", [("a b", "m"), ("", "m"), ("pg_a", "m"), ("public", "m"), ("a", "a"), ("a", "x" * 64)]
+)
 def test_names_that_no_two_roles_can_have_are_refused(names: tuple[str, str]) -> None:
     with pytest.raises(ConfigurationError):
         Roles(*names)
