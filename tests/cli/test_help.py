@@ -23,11 +23,20 @@ EXTRAS = {
 }
 
 # What they print is the data itself, a line for a person who waits, or nothing.
-WITHOUT_JSON = {"demo", "serve", "export", "migrate up", "migrate down", "webhooks forget"}
+WITHOUT_JSON = {
+    "demo",
+    "serve",
+    "export",
+    "migrate up",
+    "migrate down",
+    "roles sql",
+    "roles apply",
+    "webhooks forget",
+}
 
 
-# It asks nothing but the file and the receiver.
-WITHOUT_DATABASE = {"webhooks test"}
+# One asks nothing but the file and the receiver, the other writes what is the same for every database.
+WITHOUT_DATABASE = {"webhooks test", "roles sql"}
 
 
 def list_commands() -> Iterator[str]:
@@ -52,7 +61,7 @@ def test_commands(invoke: Invoke) -> None:
     assert len(set(listed)) == len(listed)
 
 
-@pytest.mark.parametrize("group", [[], ["migrate"], ["webhooks"]])
+@pytest.mark.parametrize("group", [[], ["migrate"], ["roles"], ["webhooks"]])
 def test_no_line_is_cut_off(invoke: Invoke, group: list[str]) -> None:
     """What a command does is told in a line that fits."""
     lines = invoke(*group, "--help").stdout.splitlines()[1:]
