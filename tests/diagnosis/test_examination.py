@@ -30,6 +30,12 @@ BEGIN
 END
 $$
 """
+NOT_OURS = """
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE ON writer_batches
+FOR EACH ROW EXECUTE FUNCTION nothing();
+ALTER TABLE writer_batches ENABLE ALWAYS TRIGGER append_only;
+"""
 
 
 @pytest.fixture
@@ -117,10 +123,7 @@ BREAKING = {
         *("triggers", Verdict.WRONG, "breaker_outcomes_"),
     ),
     "the ledger's trigger calls something else": (
-        "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';"
-        "CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE ON writer_batches"
-        " FOR EACH ROW EXECUTE FUNCTION nothing();"
-        "ALTER TABLE writer_batches ENABLE ALWAYS TRIGGER append_only",
+        NOT_OURS,
         *("triggers", Verdict.WRONG, "writer_batches"),
     ),
     "days are missing": (
