@@ -31,12 +31,16 @@ WITHOUT_JSON = {
     "migrate down",
     "roles sql",
     "roles apply",
+    "postgres",
     "webhooks forget",
 }
 
 
 # One asks nothing but the file and the receiver, the other writes what is the same for every database.
 WITHOUT_DATABASE = {"webhooks test", "roles sql"}
+
+# A server of one's own has its own programs.
+EMBEDDED_ONLY = {"postgres"}
 
 
 def list_commands() -> Iterator[str]:
@@ -88,7 +92,7 @@ def test_location_options(invoke: Invoke, command: str) -> None:
     """Every command can be told where the database is."""
     output = invoke(*command.split(), "--help").stdout
     assert "--data-dir" in output
-    assert "--database-url" in output
+    assert ("--database-url" in output) == (command not in EMBEDDED_ONLY)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -37,6 +37,7 @@ def main() -> int:
         if arguments.database_url is not None:
             return work(arguments, arguments.database_url, folder, None)
         with KillableServer(folder / "data") as server:
+            asyncio.run(server.set_up())
             return work(arguments, server.url, folder, server)
 
 
@@ -87,7 +88,8 @@ def place(folder: Path | None) -> Iterator[Path]:
 def work(
     arguments: argparse.Namespace, database_url: str, folder: Path, server: KillableServer | None
 ) -> int:
-    asyncio.run(upgrade(database_url))
+    if server is None:
+        asyncio.run(upgrade(database_url))
     if arguments.cuts:
         logging.basicConfig(filename=folder / "cuts.log")
         return run_cuts(database_url, folder, arguments.events)
