@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
+import asyncpg
+
 from breaker_store.core.cleaning import clean_text
 from breaker_store.core.decide import Erase, decide
 from breaker_store.core.events import EventId, Transition
@@ -27,7 +29,6 @@ from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
 from breaker_store.errors import LogUnavailableError, StoreError, UnknownBreakerError
 from breaker_store.ports import SALT_BYTES, Batch, Source, UserTransition
-from breaker_store.postgres.appending import append_batch
 from breaker_store.postgres.batch_checks import (
     Reseal,
     as_sealed,
@@ -35,7 +36,7 @@ from breaker_store.postgres.batch_checks import (
     explain,
     read_reseals,
 )
-from breaker_store.postgres.codec import canonical, contents_digest, erased_document, seal
+from breaker_store.postgres.codec import FORMAT, canonical, contents_digest, erased_document, seal, to_datetime
 from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
 from breaker_store.postgres.copied_rows import split_rows
 from breaker_store.postgres.loading import read_breaker
@@ -64,9 +65,11 @@ FROM writer_batches, (
 WHERE earliest <= span.last AND latest >= span.first
 """
 
-_ERASE: Final = "SELECT erase_person($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+_ERASE: Final = """
+SELECT erase_person($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+"""
+_CHANGED: Final = "BS002"
 
-_COUNT_TRANSITIONS: Final = "SELECT count(*) FROM breaker_transitions WHERE user_id = $1"
 _NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
@@ -233,19 +236,16 @@ def _refuse_left_over(day: Day, _rows: bytes) -> None:
 
 
 async def _erase(connection: Connection, found: _Found, actor: str | None) -> Erasure:
-    async with connection.transaction():
-        await connection.execute("SELECT FROM breaker_states WHERE user_id = $1 FOR UPDATE", found.user_id)
-        transitions = sum(details is not None for details in found.details)
-        if await connection.fetchval(_COUNT_TRANSITIONS, found.user_id) != transitions:
-            raise _RepeatError
-        stored = await read_breaker(connection, found.user_id, None)
-        state = BreakerState(Policy()) if stored is None else stored.state
-        told = erasure_digest(
-            (each.writer_id, each.batch_no, each.before, each.after) for each in found.sealed
-        )
-        transition = _decide(state, await connection.fetchval(_NOW), told, actor)
-        events = await _call(connection, found, transition.event_id)
-        await append_batch(connection, seal(_batch_of(found.pseudonym, transition)))
+    stored = await read_breaker(connection, found.user_id, None)
+    state = BreakerState(Policy()) if stored is None else stored.state
+    told = erasure_digest((each.writer_id, each.batch_no, each.before, each.after) for each in found.sealed)
+    transition = _decide(state, await connection.fetchval(_NOW), told, actor)
+    try:
+        events = await _call(connection, found, transition)
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == _CHANGED:
+            raise _RepeatError from error
+        raise
     return Erasure(events, len(found.sealed))
 
 
@@ -258,9 +258,10 @@ def _decide(state: BreakerState, now: int, told: str, actor: str | None) -> Tran
     return event
 
 
-async def _call(connection: Connection, found: _Found, erasure: EventId) -> int:
+async def _call(connection: Connection, found: _Found, transition: Transition) -> int:
     columns = list(zip(*found.sealed, strict=True)) or [[]] * len(_Sealed._fields)
     writer_ids, batch_nos, salts, before, after = columns
+    sealed = seal(_batch_of(found.pseudonym, transition))
     events: int = await connection.fetchval(
         _ERASE,
         found.user_id,
@@ -273,7 +274,13 @@ async def _call(connection: Connection, found: _Found, erasure: EventId) -> int:
         salts,
         before,
         after,
-        *erasure,
+        *transition.event_id,
+        FORMAT,
+        int(Source.OPERATOR),
+        sealed.digest,
+        to_datetime(transition.at),
+        sealed.append_document(),
+        sealed.seal,
     )
     return events
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -20,6 +20,7 @@ from breaker_store.core.state import BreakerState
 from breaker_store.errors import ConfigurationError, LogUnavailableError
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.loading import Snapshot, read_clean
+from breaker_store.postgres.privileges import Roles
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.follower import Follower
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT
@@ -32,6 +33,9 @@ from breaker_store.runtime.termination import ended_by_sigterm
 from breaker_store.settings import Durability, Location, find_location, find_spool_dir
 from breaker_store.spool import DEFAULT_LIMIT_BYTES, Spool
 
+if TYPE_CHECKING:
+    from breaker_store.embedded import EmbeddedPostgres
+
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
@@ -41,6 +45,8 @@ DRAIN_SECONDS = 10.0
 async def open_database(location: Location) -> AsyncIterator[str]:
     """Give the address of a database with a current schema; an embedded one is started, and migrated by itself.
 
+    That address is the application's, which can't change the log. Of a database that was named it is what was named.
+
     Raises:
         SchemaError: a database that was named has no schema, or another one; `breaker-store migrate up` mends the
             first and an older one.
@@ -49,6 +55,7 @@ async def open_database(location: Location) -> AsyncIterator[str]:
     """
     # Imported here: Alembic takes longer to import than all the rest, and the breakers alone do without it.
     from breaker_store.postgres.migrating import check_schema, open_engine, upgrade  # noqa: PLC0415
+    from breaker_store.postgres.roles import ensure_roles  # noqa: PLC0415
 
     if location.database_url is not None:
         engine = open_engine(location.database_url)
@@ -60,13 +67,15 @@ async def open_database(location: Location) -> AsyncIterator[str]:
             await engine.dispose()
         yield location.database_url
         return
-    async with _embedded(location) as database_url:
-        await upgrade(database_url)
-        yield database_url
+    async with _embedded(location) as server:
+        await upgrade(server.url)
+        roles = Roles()
+        await ensure_roles(server.url, roles)
+        yield server.url_as(roles.application)
 
 
 @asynccontextmanager
-async def _embedded(location: Location) -> AsyncIterator[str]:
+async def _embedded(location: Location) -> AsyncIterator[EmbeddedPostgres]:
     # Imported here: the plain install does without the embedded server.
     from breaker_store.embedded import EmbeddedPostgres  # noqa: PLC0415
 
@@ -76,7 +85,7 @@ async def _embedded(location: Location) -> AsyncIterator[str]:
     starting = asyncio.ensure_future(asyncio.to_thread(server.acquire))
     try:
         await asyncio.shield(starting)
-        yield server.url
+        yield server
     finally:
         # Also when the wait for it was cancelled: a server that nobody stops would outlive the process.
         await starting

@@ -20,7 +20,9 @@ from typing import Any
 from urllib.parse import quote
 
 import asyncpg
+import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
@@ -28,6 +30,8 @@ from pytest_postgresql.janitor import DatabaseJanitor
 
 from breaker_store.embedded import EmbeddedPostgres
 from breaker_store.postgres import migrating
+from breaker_store.postgres.privileges import DEFAULT_APPLICATION, Roles
+from breaker_store.postgres.roles import ensure_roles
 
 # Nobody needs these data after a crash.
 FAST_AND_LOOSE = {"fsync": "off", "full_page_writes": "off"}
@@ -92,7 +96,13 @@ def describe(url: str) -> Server:
 
 
 def migrate(*, host: str, port: int, user: str, password: str | None, dbname: str, **_others: object) -> None:
-    asyncio.run(migrating.upgrade(make_url(host, port, user, password, dbname)))
+    owner_url = make_url(host, port, user, password, dbname)
+    asyncio.run(migrating.upgrade(owner_url))
+    asyncio.run(ensure_roles(owner_url, Roles()))
+    if password is not None:
+        with psycopg.connect(owner_url) as connection:
+            secret = sql.Literal(password)
+            connection.execute(sql.SQL("ALTER ROLE breaker_store_application PASSWORD {}").format(secret))
 
 
 def make_url(host: str, port: int, user: str, password: str | None, dbname: str) -> str:
@@ -129,9 +139,16 @@ def databases() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-def database_url(databases: ExitStack, migrated_server: NoopExecutor) -> str:
-    """Address a migrated database of the test's own, without events or daily partitions."""
+def owner_url(databases: ExitStack, migrated_server: NoopExecutor) -> str:
+    """Address a migrated database of the test's own, without events or daily partitions, as its owner."""
     return databases.enter_context(make_database(migrated_server, migrated_server.template_dbname))
+
+
+@pytest.fixture
+def database_url(owner_url: str, migrated_server: NoopExecutor) -> str:
+    """Address the same as the application, which is how everything is used but what the owner does."""
+    scheme, at, rest = owner_url.partition("@")
+    return scheme.replace(f"//{quote(migrated_server.user)}", f"//{DEFAULT_APPLICATION}", 1) + at + rest
 
 
 @pytest.fixture
@@ -155,5 +172,11 @@ async def connect(databases: ExitStack) -> AsyncIterator[Connect]:
 
 @pytest.fixture
 async def connection(connect: Connect, database_url: str) -> asyncpg.Connection:
-    """Open a connection to the test's migrated database."""
+    """Open a connection to the test's migrated database, as the application."""
     return await connect(database_url)
+
+
+@pytest.fixture
+async def owner(connect: Connect, owner_url: str) -> asyncpg.Connection:
+    """Open one as the owner, for what the application may not do."""
+    return await connect(owner_url)

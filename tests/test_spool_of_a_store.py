@@ -207,18 +207,18 @@ async def forget_everything(connection: asyncpg.Connection) -> None:
 
 
 async def test_a_breaker_that_the_restored_database_does_not_know_goes_on_and_can_trip(
-    database_url: str, connection: asyncpg.Connection, directory: Path
+    database_url: str, owner: asyncpg.Connection, directory: Path
 ) -> None:
     async with BreakerStore.open(database_url=database_url, spool_dir=directory, policy=QUICK) as store:
         breaker = store.registry.get_breaker(USER)
         await breaker.call(ok)
         await store.flush()
-        await forget_everything(connection)
+        await forget_everything(owner)
         await breaker.call(ok)
         await trip(breaker)
         await store.flush()
         stats = store.recorder.stats()
         assert (stats.flushed, stats.lost, stats.lost_why) == (5, 1, "the database has forgotten them")
-        assert await numbers(connection) == [2, 3, 4, 5]
+        assert await numbers(owner) == [2, 3, 4, 5]
         assert breaker.state.state is CircuitState.OPEN
-        assert await connection.fetchval("SELECT state FROM breaker_states WHERE user_id = $1", USER) == 1
+        assert await owner.fetchval("SELECT state FROM breaker_states WHERE user_id = $1", USER) == 1

@@ -121,16 +121,16 @@ async def test_a_database_that_was_never_migrated_is_an_error_that_says_what_to_
         await open_and_close(database_url=empty_database_url)
 
 
-async def test_a_database_that_is_behind_is_an_error(database_url: str) -> None:
-    await downgrade(database_url, "-1")
+async def test_a_database_that_is_behind_is_an_error(database_url: str, owner_url: str) -> None:
+    await downgrade(owner_url, "-1")
     with pytest.raises(SchemaBehindError, match="breaker-store migrate up"):
         await open_and_close(database_url=database_url)
 
 
 async def test_a_database_with_a_newer_schema_is_an_error(
-    database_url: str, connection: asyncpg.Connection
+    database_url: str, owner: asyncpg.Connection
 ) -> None:
-    await connection.execute("UPDATE breaker_store_alembic_version SET version_num = '9999'")
+    await owner.execute("UPDATE breaker_store_alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaTooNewError, match="newer schema"):
         await open_and_close(database_url=database_url)
 
@@ -155,11 +155,11 @@ async def test_a_connection_that_is_lost_at_its_first_question_is_an_error(datab
 
 
 async def test_a_database_that_makes_no_partitions_in_time_is_an_error(
-    database_url: str, connection: asyncpg.Connection
+    database_url: str, owner: asyncpg.Connection
 ) -> None:
-    await connection.execute("ALTER FUNCTION ensure_outcome_partitions SET lock_timeout = '50ms'")
-    async with connection.transaction():
-        await connection.execute("SELECT ensure_outcome_partitions('1970-01-01', '1970-01-01')")
+    await owner.execute("ALTER FUNCTION ensure_outcome_partitions SET lock_timeout = '50ms'")
+    async with owner.transaction():
+        await owner.execute("SELECT ensure_outcome_partitions('1970-01-01', '1970-01-01')")
         with pytest.raises(LogUnavailableError, match="lock timeout"):
             await open_and_close(database_url=database_url)
 

@@ -15,6 +15,8 @@ from breaker_store.cli import (
     control,
     deliver,
     demo,
+    doctor,
+    embedded_program,
     erase,
     export,
     follow,
@@ -23,6 +25,7 @@ from breaker_store.cli import (
     migrate,
     policy,
     recorders,
+    roles,
     serve,
     state,
     token,
@@ -40,6 +43,9 @@ KEEP: Final = "Keep"
 
 # A user id may be negative: "-10" is no option.
 NEGATIVE_USER_ID: Final = {"ignore_unknown_options": True}
+
+# What stands behind the program's name is the program's.
+PROGRAM_AND_ITS_OPTIONS: Final = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 
 app = typer.Typer(
     name="breaker-store",
@@ -72,6 +78,11 @@ app.add_typer(token.app, name="token", rich_help_panel=RUN)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=RUN)
 
 app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)
+app.command("postgres", rich_help_panel=KEEP, context_settings=PROGRAM_AND_ITS_OPTIONS)(
+    embedded_program.run_program
+)
+app.command("doctor", rich_help_panel=KEEP)(doctor.examine_everything)
+app.add_typer(roles.app, name="roles", rich_help_panel=KEEP)
 app.command("import", rich_help_panel=KEEP)(imports.import_file)
 app.command("export", rich_help_panel=KEEP, context_settings=NEGATIVE_USER_ID)(export.export_events)
 app.command("verify", rich_help_panel=KEEP)(verify.verify_log)

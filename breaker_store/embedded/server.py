@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Self
 
 from breaker_store.embedded.account import account_for
-from breaker_store.embedded.binaries import find_binaries
+from breaker_store.embedded.binaries import Binaries, find_binaries
 from breaker_store.embedded.cluster import DATABASE, SUPERUSER, Cluster, find_home
 from breaker_store.embedded.errors import DataDirUnusableError, EmbeddedPostgresError, ServerNotReadyError
 from breaker_store.embedded.postmaster import PORT, Postmaster, RunningServer
 from breaker_store.embedded.sharing import FileLock
+from breaker_store.errors import ConfigurationError
 
 SYSTEM_DIR = Path("/var/lib/breaker-store")
 
@@ -24,6 +25,7 @@ class _Use:
     """What one has while using a server."""
 
     lock: FileLock
+    binaries: Binaries
     postmaster: Postmaster
     server: RunningServer
 
@@ -94,8 +96,12 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """The database's URL, as psycopg and asyncpg take it; for SQLAlchemy put a driver behind `postgresql`."""
-        return f"postgresql://{self.user}@/{self.dbname}?host={self.host}&port={self.port}"
+        """The database's URL for its owner, as psycopg and asyncpg take it; SQLAlchemy wants a driver behind `postgresql`."""
+        return self.url_as(self.user)
+
+    def url_as(self, role: str) -> str:
+        """The same for another role, which needs no password either: who can enter the socket's folder may be anybody."""
+        return f"postgresql://{role}@/{self.dbname}?host={self.host}&port={self.port}"
 
     @property
     def host(self) -> str:
@@ -119,6 +125,19 @@ class EmbeddedPostgres:
     def log_file(self) -> Path:
         return self._acquired().postmaster.log_file
 
+    def program(self, name: str) -> Path:
+        """Find a program that came with the server, such as pg_dump.
+
+        Raises:
+            ConfigurationError: there is none of this name.
+
+        """
+        binaries = self._acquired().binaries
+        if "/" in name or not binaries[name].is_file():
+            programs = ", ".join(sorted(path.name for path in binaries.directory.iterdir()))
+            raise ConfigurationError(f"the embedded Postgres has no program {name!r}; it has {programs}")
+        return binaries[name]
+
     def _acquired(self) -> _Use:
         if self._use is None:
             raise EmbeddedPostgresError("this server is not acquired (any more)")
@@ -133,7 +152,7 @@ class EmbeddedPostgres:
         lock = FileLock(self._home / "users.lock")
         lock.share()
         try:
-            return _Use(lock, postmaster, postmaster.ensure_ready(binaries, self._settings))
+            return _Use(lock, binaries, postmaster, postmaster.ensure_ready(binaries, self._settings))
         except ServerNotReadyError:
             lock.let_go()  # but let it run: what it has recovered so far would be lost
             raise

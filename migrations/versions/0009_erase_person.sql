@@ -1,9 +1,11 @@
 -- Takes the texts out of a user's events and puts a pseudonym in the place of the user, and seals the batches again in
 -- which they stand: each gets a new salt, and its digests before and after are kept.
 --
--- `event_details` has the details of transitions without their texts, null for outcomes. What happened to the user and is
--- not among the events that are named is left alone: it came later. It belongs to one transaction with the event that
--- tells of it, whose identity is given.
+-- `event_details` has the details of transitions without their texts, null for outcomes. Outcomes that are not named are
+-- left alone: they came later. The event that tells of the erasure is appended as the only one of its batch, by the
+-- arguments from `the_writer_id` on; see append_batch.
+--
+-- Where the breaker has changed since its events were read, nothing happens, and they are to be read again: BS002.
 CREATE FUNCTION erase_person(
     the_user_id bigint,
     pseudonym bigint,
@@ -15,8 +17,14 @@ CREATE FUNCTION erase_person(
     salts bytea[],
     digests_before bytea[],
     digests_after bytea[],
-    erasure_writer_id bigint,
-    erasure_writer_seq bigint
+    the_writer_id bigint,
+    the_seq bigint,
+    the_format smallint,
+    the_source smallint,
+    the_digest bytea,
+    the_time timestamptz,
+    batch jsonb,
+    the_seal bytea
 ) RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -24,6 +32,13 @@ AS $function$
 DECLARE
     erased bigint;
 BEGIN
+    PERFORM FROM breaker_states WHERE user_id = the_user_id FOR UPDATE;
+    IF (SELECT count(*) FROM breaker_transitions WHERE user_id = the_user_id)
+        <> (SELECT count(*) FROM unnest(event_details) AS details WHERE details IS NOT NULL)
+    THEN
+        RAISE EXCEPTION 'the breaker has changed' USING ERRCODE = 'BS002';
+    END IF;
+
     PERFORM set_config('breaker_store.erasing', pg_current_xact_id()::text, true);
 
     UPDATE breaker_states SET user_id = pseudonym, last_failure = NULL, trip_error = NULL WHERE user_id = the_user_id;
@@ -51,10 +66,21 @@ BEGIN
     INSERT INTO resealed_batches (
         writer_id, batch_no, erasure_writer_id, erasure_writer_seq, digest_before, digest_after
     )
-    SELECT named.writer, named.number, $11, $12, named.before, named.after
+    SELECT named.writer, named.number, the_writer_id, the_seq, named.before, named.after
     FROM unnest(batch_writer_ids, batch_nos, digests_before, digests_after) AS named (writer, number, before, after);
 
     PERFORM set_config('breaker_store.erasing', '', true);
+
+    PERFORM append_batch(
+        the_writer_id, 1, the_seq, the_seq, 1, the_format, the_source, the_digest, NULL, the_time, the_time, batch,
+        the_seal
+    );
+    IF NOT EXISTS (
+        SELECT FROM breaker_transitions
+        WHERE writer_id = the_writer_id AND writer_seq = the_seq AND position IS NOT NULL
+    ) THEN
+        RAISE EXCEPTION 'the breaker has changed' USING ERRCODE = 'BS002';
+    END IF;
     RETURN erased;
 END
 $function$

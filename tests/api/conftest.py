@@ -115,6 +115,6 @@ def import_lines(database_url: str) -> ImportLines:
 
 
 @pytest.fixture
-async def contended(connection: asyncpg.Connection) -> None:
+async def contended(owner: asyncpg.Connection) -> None:
     """Have every breaker change at the moment in which somebody else wants to change it."""
-    await connection.execute(CONTEND)
+    await owner.execute(CONTEND)

@@ -99,16 +99,16 @@ class Request:
         )
 
     @asynccontextmanager
-    async def circumstances(self, connection: asyncpg.Connection) -> AsyncIterator[None]:
+    async def circumstances(self, owner: asyncpg.Connection) -> AsyncIterator[None]:
         if self.contended:
-            await connection.execute(CONTEND)
+            await owner.execute(CONTEND)
         if self.broken:
-            await connection.execute("ALTER TABLE log_position RENAME COLUMN breakers TO broken")
+            await owner.execute("ALTER TABLE log_position RENAME COLUMN breakers TO broken")
         yield
         if self.contended:
-            await connection.execute("DROP TRIGGER change_first ON writer_batches")
+            await owner.execute("DROP TRIGGER change_first ON writer_batches")
         if self.broken:
-            await connection.execute("ALTER TABLE log_position RENAME COLUMN broken TO breakers")
+            await owner.execute("ALTER TABLE log_position RENAME COLUMN broken TO breakers")
 
 
 CONTEND = """

@@ -56,12 +56,12 @@ async def know_nobody(_request) -> None:
 
 
 @pytest.fixture
-async def answers(clients, database_url: str, connection) -> Examples:
+async def answers(clients, database_url: str, owner) -> Examples:
     """Ask everything, in order."""
     await seed(database_url)
     given: Examples = {"stream_transitions": {"200": {"answer": await stream_events(database_url)}}}
     for request in requests():
-        async with request.circumstances(connection):
+        async with request.circumstances(owner):
             response = await request.send(clients[request.database])
         assert response.status_code == request.status, response.text
         operation = given.setdefault(request.operation, {}).setdefault(str(request.status), {})

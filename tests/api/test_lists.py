@@ -184,11 +184,11 @@ VACUUM ANALYZE breaker_states;
         select_transitions(TransitionFilter(actor="alice")),
     ],
 )
-async def test_a_page_is_read_from_an_index_in_its_order(connection: asyncpg.Connection, statement):
+async def test_a_page_is_read_from_an_index_in_its_order(owner: asyncpg.Connection, statement):
     for part in FILL.split(";\n\n"):
-        await connection.execute(part)
-    await connection.execute("ANALYZE")
-    nodes = await explain_statement(connection, statement)
+        await owner.execute(part)
+    await owner.execute("ANALYZE")
+    nodes = await explain_statement(owner, statement)
     assert not [node for node in nodes if node["Node Type"] in ("Sort", "Seq Scan")]
     assert max(node["Actual Rows"] for node in nodes) <= 51
 

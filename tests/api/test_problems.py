@@ -191,8 +191,8 @@ async def test_a_reset_while_the_database_is_away_says_so(serve, away_url):
 
 @pytest.mark.parametrize(("revision", "word"), [("0001", "migrate up"), ("9999", "newer")])
 @pytest.mark.parametrize("path", ["/readyz", f"{PREFIX}/recorders", f"{PREFIX}/1/transitions"])
-async def test_another_schema_is_said(client, connection: asyncpg.Connection, revision, word, path):
-    await connection.execute(f"UPDATE {VERSIONS} SET version_num = $1", revision)
+async def test_another_schema_is_said(client, owner: asyncpg.Connection, revision, word, path):
+    await owner.execute(f"UPDATE {VERSIONS} SET version_num = $1", revision)
     check_problem(await client.get(path), 503, word, name="schema-mismatch")
 
 
@@ -204,11 +204,11 @@ async def test_a_database_that_was_never_migrated_is_said(serve, empty_database_
 
 @pytest.mark.parametrize("path", ["summary", "1", "1/events", "1/transitions/latest/explanation"])
 async def test_what_nobody_expected_is_answered_without_its_text(
-    serve, succeed, database_url, connection: asyncpg.Connection, path
+    serve, succeed, database_url, owner: asyncpg.Connection, path
 ):
     await succeed(1, 1)
-    await connection.execute("ALTER TABLE breaker_states RENAME COLUMN state TO its_secret_state")
-    await connection.execute("ALTER TABLE breaker_events RENAME COLUMN attempt TO its_secret_attempt")
+    await owner.execute("ALTER TABLE breaker_states RENAME COLUMN state TO its_secret_state")
+    await owner.execute("ALTER TABLE breaker_events RENAME COLUMN attempt TO its_secret_attempt")
     async with serve(database_url, raise_app_exceptions=False) as client:
         answer = await client.get(f"{PREFIX}/{path}")
     check_problem(answer, 500, "log")

@@ -17,7 +17,6 @@ from httpx_sse import aconnect_sse
 
 from breaker_store import BreakerStore
 from breaker_store.api.newest import CHUNK_BYTES
-from breaker_store.postgres.migrating import upgrade
 from tests.api.streaming import PATH, Connection, SentEvent, Served, commit, positions, read_event
 from tests.conftest import Connect, Server
 from tests.crash.server import KillableServer
@@ -200,7 +199,7 @@ async def test_a_stream_goes_on_when_postgres_is_back_with_heartbeats_meanwhile(
 
 async def test_a_stream_outlives_its_postgres(data_folder):
     with KillableServer(data_folder) as server:
-        await upgrade(server.url)
+        await server.set_up()
         async with Served(server.url) as served, Connection.to(served.url) as connection:
             await connection.next_event()
             async with BreakerStore.open(database_url=server.url) as store:

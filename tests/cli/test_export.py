@@ -148,10 +148,10 @@ def test_signals(start_export: Callable[..., Any], number: signal.Signals, code:
 
 @pytest.mark.parametrize(("number", "left"), [(signal.SIGKILL, 1), (signal.SIGINT, 0), (signal.SIGTERM, 0)])
 def test_a_file_that_is_broken_off(
-    start_export: Callable[..., Any], database_url: str, tmp_path: Path, number: signal.Signals, left: int
+    start_export: Callable[..., Any], owner_url: str, tmp_path: Path, number: signal.Signals, left: int
 ) -> None:
     """There is no file of an export that was ended; of one that was killed, a part under another name."""
-    with psycopg.connect(database_url) as other:
+    with psycopg.connect(owner_url) as other:
         other.execute("LOCK TABLE breaker_events IN ACCESS EXCLUSIVE MODE")
         process = start_export("--output", tmp_path / "events")
         waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'breaker_events'::regclass AND NOT granted"

@@ -23,11 +23,25 @@ EXTRAS = {
 }
 
 # What they print is the data itself, a line for a person who waits, or nothing.
-WITHOUT_JSON = {"demo", "serve", "export", "migrate up", "migrate down", "webhooks forget", "token revoke"}
+WITHOUT_JSON = {
+    "demo",
+    "serve",
+    "export",
+    "migrate up",
+    "migrate down",
+    "roles sql",
+    "roles apply",
+    "postgres",
+    "token revoke",
+    "webhooks forget",
+}
 
 
-# It asks nothing but the file and the receiver.
-WITHOUT_DATABASE = {"webhooks test"}
+# One asks nothing but the file and the receiver, the other writes what is the same for every database.
+WITHOUT_DATABASE = {"webhooks test", "roles sql"}
+
+# A server of one's own has its own programs.
+EMBEDDED_ONLY = {"postgres"}
 
 
 def list_commands() -> Iterator[str]:
@@ -52,7 +66,7 @@ def test_commands(invoke: Invoke) -> None:
     assert len(set(listed)) == len(listed)
 
 
-@pytest.mark.parametrize("group", [[], ["migrate"], ["webhooks"], ["token"]])
+@pytest.mark.parametrize("group", [[], ["migrate"], ["roles"], ["token"], ["webhooks"]])
 def test_no_line_is_cut_off(invoke: Invoke, group: list[str]) -> None:
     """What a command does is told in a line that fits."""
     lines = invoke(*group, "--help").stdout.splitlines()[1:]
@@ -79,7 +93,7 @@ def test_location_options(invoke: Invoke, command: str) -> None:
     """Every command can be told where the database is."""
     output = invoke(*command.split(), "--help").stdout
     assert "--data-dir" in output
-    assert "--database-url" in output
+    assert ("--database-url" in output) == (command not in EMBEDDED_ONLY)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -37,15 +37,15 @@ def test_current_as_json(invoke: Invoke, empty_database_url: str) -> None:
     assert current() == {"current": head, "needed": head}
 
 
-def test_down_asks(call: Invoke) -> None:
+def test_down_asks(invoke: Invoke, owner_url: str) -> None:
     """`down` deletes nothing unless it is told twice."""
     for answer in ("n\n", ""):
-        result = call("migrate", "down", "base", input=answer)
+        result = invoke("migrate", "down", "base", "--database-url", owner_url, input=answer)
         assert result.exit_code == 1
         assert "the whole log of events" in result.stderr
-    assert "up to date" in call("migrate", "current").stdout
-    assert call("migrate", "down", "base", input="y\n").exit_code == 0
-    assert "none" in call("migrate", "current").stdout
+    assert "up to date" in invoke("migrate", "current", "--database-url", owner_url).stdout
+    assert invoke("migrate", "down", "base", "--database-url", owner_url, input="y\n").exit_code == 0
+    assert "none" in invoke("migrate", "current", "--database-url", owner_url).stdout
 
 
 def test_unknown_revision(call: Invoke) -> None:

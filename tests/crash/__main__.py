@@ -37,6 +37,7 @@ def main() -> int:
         if arguments.database_url is not None:
             return work(arguments, arguments.database_url, folder, None)
         with KillableServer(folder / "data") as server:
+            asyncio.run(server.set_up())
             return work(arguments, server.url, folder, server)
 
 
@@ -87,13 +88,14 @@ def place(folder: Path | None) -> Iterator[Path]:
 def work(
     arguments: argparse.Namespace, database_url: str, folder: Path, server: KillableServer | None
 ) -> int:
-    asyncio.run(upgrade(database_url))
+    owner_url = database_url if server is None else server.owner_url
+    asyncio.run(upgrade(owner_url))
     if arguments.cuts:
         logging.basicConfig(filename=folder / "cuts.log")
-        return run_cuts(database_url, folder, arguments.events)
+        return run_cuts(database_url, owner_url, folder, arguments.events)
     run = Run(database_url, folder, arguments.durability, has_spool=not arguments.without_spool)
     try:
-        return report(run_rounds(arguments, run, server), arguments.rounds)
+        return report(run_rounds(arguments, run, server, owner_url), arguments.rounds)
     except Exception:
         if run.log_file.exists():
             print(run.log_file.read_text()[-5_000:], file=sys.stderr)
@@ -102,7 +104,9 @@ def work(
         run.leave_nobody()
 
 
-def run_rounds(arguments: argparse.Namespace, run: Run, server: KillableServer | None) -> Verdict:
+def run_rounds(
+    arguments: argparse.Namespace, run: Run, server: KillableServer | None, owner_url: str
+) -> Verdict:
     if arguments.postmaster and server is not None:
         survivor = run.begin_to_work()
         repeat(arguments.rounds, run, lambda: kill_the_server(server, survivor))
@@ -113,7 +117,7 @@ def run_rounds(arguments: argparse.Namespace, run: Run, server: KillableServer |
         one_round = end_the_process if arguments.sigterm else kill_the_process
         repeat(arguments.rounds, run, lambda: one_round(run))
     end_the_process(run)
-    return run.judge()
+    return run.judge(owner_url)
 
 
 def kill_one_or_the_other(run: Run, server: KillableServer) -> None:
@@ -152,8 +156,8 @@ def report(verdict: Verdict, rounds: int) -> int:
     return 0 if verdict.is_clean else 1
 
 
-def run_cuts(database_url: str, folder: Path, events: int) -> int:
-    outcome = asyncio.run(cuts.cut_until(database_url, folder / "spool", events))
+def run_cuts(database_url: str, owner_url: str, folder: Path, events: int) -> int:
+    outcome = asyncio.run(cuts.cut_until(database_url, owner_url, folder / "spool", events))
     for complaint in outcome.complaints[:SHOWN]:
         print(f"wrong: {complaint}")
     print(

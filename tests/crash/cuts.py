@@ -224,7 +224,7 @@ class Outcome:
     complaints: list[str] = field(default_factory=list)
 
 
-async def cut_until(database_url: str, spool_dir: Path, events: int) -> Outcome:
+async def cut_until(database_url: str, owner_url: str, spool_dir: Path, events: int) -> Outcome:
     """Cut and freeze at every message of every occasion, again and again, until so many events have happened."""
     outcome = Outcome()
     async with appending(database_url, spool_dir, **IMPATIENT) as appender:
@@ -233,5 +233,5 @@ async def cut_until(database_url: str, spool_dir: Path, events: int) -> Outcome:
                 outcome.cuts += await cut_at_every_message(appender, occasion)
                 outcome.freezes += await freeze(appender, occasion)
         outcome.happened = appender.happened
-    outcome.complaints = await complaints(database_url, outcome.happened, spool_dir)
+    outcome.complaints = await complaints(owner_url, outcome.happened, spool_dir)
     return outcome

@@ -87,9 +87,12 @@ class Run:
         if self._child is not None:
             self._child.make_sure_that_it_is_gone()
 
-    def judge(self) -> Verdict:
-        """Compare what was acknowledged with what is stored, and look for what was left."""
-        verdict = asyncio.run(compare(self.database_url, self.first_user, self.heard, self._at_risk))
+    def judge(self, owner_url: str) -> Verdict:
+        """Compare what was acknowledged with what is stored, and look for what was left.
+
+        owner_url: the same database's, for an index that makes it bearable.
+        """
+        verdict = asyncio.run(compare(owner_url, self.first_user, self.heard, self._at_risk))
         verdict.complaints += [f"{path} was left" for path in left_files(self.spool_dir)]
         return verdict
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Self
 
 from breaker_store.embedded import EmbeddedPostgres
+from breaker_store.postgres.migrating import upgrade
+from breaker_store.postgres.privileges import DEFAULT_APPLICATION, Roles
+from breaker_store.postgres.roles import ensure_roles
 
 
 class KillableServer:
@@ -24,9 +27,19 @@ class KillableServer:
     def __exit__(self, *_: object) -> None:
         self._server.release()
 
+    async def set_up(self) -> None:
+        """Make the tables, and the roles."""
+        await upgrade(self.owner_url)
+        await ensure_roles(self.owner_url, Roles())
+
+    @property
+    def owner_url(self) -> str:
+        return self._server.url
+
     @property
     def url(self) -> str:
-        return self._server.url
+        """The application's address."""
+        return self._server.url_as(DEFAULT_APPLICATION)
 
     def kill(self, number: signal.Signals) -> None:
         """Send the postmaster SIGKILL, or SIGQUIT, which is an immediate stop."""

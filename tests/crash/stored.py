@@ -32,6 +32,8 @@ _UNLEDGERED = """
 SELECT count(*) - (SELECT coalesce(sum(event_count), 0) FROM writer_batches) FROM breaker_events
 """
 
+_IS_OWNER = "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = 'breaker_events'::regclass"
+
 
 def left_files(spool_dir: Path) -> list[Path]:
     """List what is in a spool when it should be empty."""
@@ -62,13 +64,14 @@ async def complaints_about(connection: asyncpg.Connection, policy: Policy) -> li
 
 
 async def _altered(connection: asyncpg.Connection) -> list[tuple[int, int]]:
-    """Look at every batch, with an index that makes it bearable for a minute."""
+    """Look at every batch; the owner, of a minute's batches, with an index that makes it bearable."""
     indexing = connection.transaction()
     await indexing.start()
     try:
-        for table in ("breaker_outcomes", "breaker_transitions"):
-            await connection.execute(f"CREATE INDEX ON {table} (writer_id, writer_seq)")
-        await connection.execute("ANALYZE breaker_outcomes; ANALYZE breaker_transitions")
+        if await connection.fetchval(_IS_OWNER):
+            for table in ("breaker_outcomes", "breaker_transitions"):
+                await connection.execute(f"CREATE INDEX ON {table} (writer_id, writer_seq)")
+            await connection.execute("ANALYZE breaker_outcomes; ANALYZE breaker_transitions")
         return await contradicting_batches(connection)
     finally:
         await indexing.rollback()

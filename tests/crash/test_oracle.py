@@ -131,17 +131,17 @@ CORRUPTIONS = {
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS.values(), ids=CORRUPTIONS)
 async def test_a_database_that_contradicts_itself_is_complained_of(
-    database_url: str, connection: asyncpg.Connection, corruption: str
+    database_url: str, owner: asyncpg.Connection, corruption: str
 ) -> None:
     async with BreakerStore.open(database_url=database_url, policy=POLICY) as store:
         for _ in range(2):
             await fail(store)
             await store.flush()
         await fail(store)
-    assert await complaints_about(connection, POLICY) == []
-    await connection.execute(WITHOUT_PROTECTION)
-    await connection.execute(corruption)
-    assert await complaints_about(connection, POLICY) != []
+    assert await complaints_about(owner, POLICY) == []
+    await owner.execute(WITHOUT_PROTECTION)
+    await owner.execute(corruption)
+    assert await complaints_about(owner, POLICY) != []
 
 
 async def fail(store: BreakerStore) -> None:

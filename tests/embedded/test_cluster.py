@@ -53,7 +53,9 @@ def test_refuses_the_cluster_of_another_major_version(place, query):
     version_file = place.home / "data" / "PG_VERSION"
     ours = version_file.read_text()
     version_file.write_text("15\n")
-    with pytest.raises(OtherMajorVersionError, match=r"made by Postgres 15.*--data-dir.*pg_dump") as caught:
+    with pytest.raises(
+        OtherMajorVersionError, match=r"made by Postgres 15.*pg_dump.*pg_restore.*--data-dir"
+    ) as caught:
         place.server().acquire()
     assert (caught.value.found, caught.value.ours) == ("15", ours.strip())
     version_file.write_text(ours)

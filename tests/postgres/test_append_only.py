@@ -37,9 +37,9 @@ CHANGES = {
 
 
 @pytest.fixture
-async def log(connection: asyncpg.Connection) -> asyncpg.Connection:
-    await connection.execute(FILL)
-    return connection
+async def log(owner: asyncpg.Connection) -> asyncpg.Connection:
+    await owner.execute(FILL)
+    return owner
 
 
 async def read_log(connection: asyncpg.Connection) -> list[list[asyncpg.Record]]:

@@ -122,9 +122,9 @@ async def test_a_database_without_our_tables_is_told_as_such(empty_database_url)
     await engine.dispose()
 
 
-async def test_another_schema_is_noticed_within_seconds(engine, connection):
+async def test_another_schema_is_noticed_within_seconds(engine, owner):
     await ask(engine, ask_for_process)
-    await connection.execute("UPDATE breaker_store_alembic_version SET version_num = '9999'")
+    await owner.execute("UPDATE breaker_store_alembic_version SET version_num = '9999'")
     async with asyncio.timeout(5):
         with pytest.raises(SchemaTooNewError):
             while True:

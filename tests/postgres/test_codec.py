@@ -197,21 +197,21 @@ async def test_any_transition_comes_back_as_it_was(
 
 
 async def test_the_ledger_tells_when_a_row_was_altered(
-    log: PostgresEventLog, connection: asyncpg.Connection
+    log: PostgresEventLog, owner: asyncpg.Connection
 ) -> None:
     good, bad = make_batch([GREATEST_ROW], []), make_batch([SMALLEST_ROW] * 60, [])
     for batch in (good, bad):
         await log.append(log.seal(batch))
-    assert await contradicting_batches(connection) == []
-    await connection.execute("ALTER TABLE breaker_events DISABLE TRIGGER append_only")
-    await connection.execute(
+    assert await contradicting_batches(owner) == []
+    await owner.execute("ALTER TABLE breaker_events DISABLE TRIGGER append_only")
+    await owner.execute(
         "ALTER TABLE breaker_outcomes DISABLE TRIGGER append_only;"
         "ALTER TABLE breaker_outcomes_19700101 DISABLE TRIGGER append_only"
     )
-    await connection.execute(
+    await owner.execute(
         "UPDATE breaker_outcomes SET duration_us = 1 WHERE writer_seq = 30 AND writer_id = $1", bad.writer_id
     )
-    assert await contradicting_batches(connection) == [(bad.writer_id, 1)]
+    assert await contradicting_batches(owner) == [(bad.writer_id, 1)]
 
 
 async def test_an_imported_outcome_of_each_day_finds_its_partition(

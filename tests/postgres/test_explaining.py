@@ -310,14 +310,14 @@ async def test_refused_calls_are_summed(database_url, connection, ask):
 
 
 async def test_what_opened_it_is_told_the_same_when_retention_has_dropped_the_outcomes(
-    database_url, connection, ask
+    database_url, owner, ask
 ):
     await faults.revoke_token(database_url)
-    [*days] = await connection.fetch("SELECT inhrelid::regclass::text AS name FROM pg_inherits"
+    [*days] = await owner.fetch("SELECT inhrelid::regclass::text AS name FROM pg_inherits"
                                      " WHERE inhparent = 'breaker_outcomes'::regclass")  # fmt: skip
     for day in days:
-        await connection.execute(f"ALTER TABLE breaker_outcomes DETACH PARTITION {day['name']}")
-        await connection.execute(f"DROP TABLE {day['name']}")
+        await owner.execute(f"ALTER TABLE breaker_outcomes DETACH PARTITION {day['name']}")
+        await owner.execute(f"DROP TABLE {day['name']}")
     found = await ask()
     assert found.sentence == REVOKED_SENTENCE.replace(
         "it had been well for 6 days, since its first kept event",

@@ -252,9 +252,9 @@ async def test_a_log_without_events_is_a_header_alone(database_url: str) -> None
 
 
 async def test_progress_counts_what_is_written_against_an_estimate(
-    connection: asyncpg.Connection, database_url: str, anything: list[asyncpg.Record]
+    owner: asyncpg.Connection, database_url: str, anything: list[asyncpg.Record]
 ) -> None:
-    await connection.execute("ANALYZE breaker_events")
+    await owner.execute("ANALYZE breaker_events")
     heard: list[tuple[int, int | None]] = []
     await export_events(database_url, ALL, "ndjson", bytes, lambda *what: heard.append(what))
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
@@ -310,13 +310,13 @@ async def test_all_is_of_one_moment_while_bots_go_on(
 
 
 async def test_a_day_is_not_dropped_before_its_turn(
-    connection: asyncpg.Connection, database_url: str
+    owner: asyncpg.Connection, owner_url: str, database_url: str
 ) -> None:
-    await fill(connection, 20_000)
+    await fill(owner, 20_000)
     refused: list[Exception] = []
 
     def drop() -> None:
-        with psycopg.connect(database_url) as other:
+        with psycopg.connect(owner_url) as other:
             other.execute("SET lock_timeout = '10ms'")
             try:
                 other.execute("DROP TABLE breaker_outcomes_20260303")
@@ -328,13 +328,13 @@ async def test_a_day_is_not_dropped_before_its_turn(
 
 
 async def test_no_time_limit_of_the_database_ends_an_export(
-    connection: asyncpg.Connection, database_url: str
+    owner: asyncpg.Connection, database_url: str
 ) -> None:
     """Who reads the output may take hours over it."""
-    await fill(connection, 20_000)
-    name = await connection.fetchval("SELECT current_database()")
+    await fill(owner, 20_000)
+    name = await owner.fetchval("SELECT current_database()")
     for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
-        await connection.execute(f"ALTER DATABASE {name} SET {setting} = '1ms'")
+        await owner.execute(f"ALTER DATABASE {name} SET {setting} = '1ms'")
     _, report = await export(database_url)
     assert report.events == 20_000
 

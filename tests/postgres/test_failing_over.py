@@ -148,11 +148,11 @@ async def set_read_only(connection: asyncpg.Connection, value: str) -> None:
 
 
 async def test_a_database_that_takes_no_writes_is_away_until_it_does_again(
-    new_log, database_url: str, connection: asyncpg.Connection
+    new_log, database_url: str, owner: asyncpg.Connection
 ) -> None:
     writer = Writer(new_log(database_url), ManualClock(START))
     await send(writer)
-    await set_read_only(connection, "on")
+    await set_read_only(owner, "on")
     await writer.succeed()
     sealed = writer.log.seal(writer.cut())
     with pytest.raises(LogUnavailableError):
@@ -160,29 +160,29 @@ async def test_a_database_that_takes_no_writes_is_away_until_it_does_again(
     for ask in (writer.log.append(sealed), writer.log.ledger_head(1), writer.log.report(CALM)):
         with pytest.raises(LogUnavailableError, match="takes no writes"):
             await ask
-    await set_read_only(connection, "off")
+    await set_read_only(owner, "off")
     await writer.log.append(sealed)
     await writer.log.report(CALM)
-    assert await numbers(connection) == [1, 2]
+    assert await numbers(owner) == [1, 2]
 
 
 @pytest.mark.parametrize("count", [SMALL, LARGE])
 async def test_a_connection_whose_server_takes_no_writes_any_more_is_not_kept(
-    new_log, database_url: str, connection: asyncpg.Connection, count: int
+    new_log, database_url: str, owner: asyncpg.Connection, count: int
 ) -> None:
     """As after a fail-over behind one address, where the connection may survive."""
     writer = Writer(new_log(database_url), ManualClock(START))
     await send(writer, count)
-    before = await connection.fetchval(PIDS)
-    await connection.execute(TURN_READ_ONLY)
+    before = await owner.fetchval(PIDS)
+    await owner.execute(TURN_READ_ONLY)
     await writer.succeed(USER, count)
     sealed = writer.log.seal(writer.cut())
     with pytest.raises(LogUnavailableError, match="read-only transaction"):
         await writer.log.append(sealed)
-    await connection.execute("DROP TRIGGER turn_read_only ON writer_batches")
+    await owner.execute("DROP TRIGGER turn_read_only ON writer_batches")
     await writer.log.append(sealed)
-    assert before not in [row["pid"] for row in await connection.fetch(PIDS)]
-    assert await numbers(connection) == list(range(1, 2 * count + 1))
+    assert before not in [row["pid"] for row in await owner.fetch(PIDS)]
+    assert await numbers(owner) == list(range(1, 2 * count + 1))
 
 
 async def test_of_several_servers_the_one_that_takes_writes_is_found(
@@ -239,30 +239,30 @@ async def test_a_server_that_hangs_while_connecting_is_away(new_log, database_ur
 
 @pytest.mark.parametrize("count", [SMALL, LARGE])
 async def test_a_server_that_hangs_over_a_batch_is_left_and_the_batch_stored_once(
-    new_log, database_url: str, connection: asyncpg.Connection, count: int
+    new_log, database_url: str, owner: asyncpg.Connection, count: int
 ) -> None:
     writer = Writer(new_log(database_url, command_timeout_seconds=0.2), ManualClock(START))
     await send(writer)
     await writer.succeed(USER, count)
     sealed = writer.log.seal(writer.cut())
-    async with connection.transaction():
-        await connection.execute("LOCK TABLE breaker_events IN SHARE MODE")
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE breaker_events IN SHARE MODE")
         with pytest.raises(LogUnavailableError, match="TimeoutError"):
             await writer.log.append(sealed)
     await writer.log.append(sealed)
-    assert await numbers(connection) == list(range(1, count + 2))
+    assert await numbers(owner) == list(range(1, count + 2))
 
 
 async def test_asking_for_the_last_batch_on_a_connection_that_is_lost_says_so(
-    new_log, database_url: str, connection: asyncpg.Connection
+    new_log, database_url: str, owner: asyncpg.Connection
 ) -> None:
     writer = Writer(new_log(database_url), ManualClock(START))
     await send(writer)
-    async with connection.transaction():
-        await connection.execute("LOCK TABLE writer_batches")
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE writer_batches")
         asking = asyncio.ensure_future(writer.log.ledger_head(writer.writer_id))
-        await wait_for_lock(connection, "writer_batches")
-        await connection.fetch(TERMINATE_WAITING, "writer_batches")
+        await wait_for_lock(owner, "writer_batches")
+        await owner.fetch(TERMINATE_WAITING, "writer_batches")
         with pytest.raises(LogUnavailableError):
             await asking
     head = await writer.log.ledger_head(writer.writer_id)

@@ -77,13 +77,13 @@ async def test_a_transition_may_be_the_oldest_event(past: Past, database_url: st
 
 
 async def test_where_days_were_dropped_the_oldest_kept_outcome_is_the_horizon(
-    past: Past, database_url: str, connection: asyncpg.Connection
+    past: Past, database_url: str, owner: asyncpg.Connection
 ) -> None:
     breaker = begin().opened()
     await past.store(USER, breaker.stored)
     await past.store(OTHER, [outcome(Kind.SUCCESS, LATER)])
     assert await failures(database_url, START) == ("open", 3)
-    await drop_first_day(connection)
+    await drop_first_day(owner)
     assert await horizon_met(database_url, START) == LATER
     assert await horizon_met(database_url, LATER - 1) == LATER
     assert await ask_of_all(database_url, LATER) == 2
@@ -91,10 +91,10 @@ async def test_where_days_were_dropped_the_oldest_kept_outcome_is_the_horizon(
 
 
 async def test_where_every_outcome_was_dropped_there_is_no_horizon(
-    past: Past, database_url: str, connection: asyncpg.Connection
+    past: Past, database_url: str, owner: asyncpg.Connection
 ) -> None:
     await past.store(USER, begin().opened().stored)
-    await drop_first_day(connection)
+    await drop_first_day(owner)
     assert await horizon_met(database_url, LATER) is None
 
 
@@ -105,10 +105,10 @@ async def store_and_drop(past: Past, connection: asyncpg.Connection, breaker: Sc
 
 
 async def test_failures_in_a_row_that_may_have_begun_before_the_horizon_are_not_told(
-    past: Past, database_url: str, connection: asyncpg.Connection
+    past: Past, database_url: str, owner: asyncpg.Connection
 ) -> None:
     breaker = begin().fail().wait(4).fail().wait(6).succeed().wait(10).fail()
-    await store_and_drop(past, connection, breaker)
+    await store_and_drop(past, owner, breaker)
     with pytest.raises(HorizonError, match="began before 2024-03-02T00:00:01Z") as refused:
         await failures(database_url, START + 5 * MICROSECONDS)
     assert refused.value.horizon == to_datetime(START + 3 * MICROSECONDS)
@@ -117,22 +117,22 @@ async def test_failures_in_a_row_that_may_have_begun_before_the_horizon_are_not_
 
 
 async def test_a_half_open_round_that_began_before_the_horizon_is_not_told(
-    past: Past, database_url: str, connection: asyncpg.Connection
+    past: Past, database_url: str, owner: asyncpg.Connection
 ) -> None:
     breaker = begin()
     breaker.now -= 10 * MICROSECONDS
     breaker.succeed(breaker.half_opened()).wait(20)
-    await store_and_drop(past, connection, breaker)
+    await store_and_drop(past, owner, breaker)
     with pytest.raises(HorizonError):
         await failures(database_url, START + 5 * MICROSECONDS)
 
 
 async def test_failures_in_a_row_that_began_after_the_horizon_are_told(
-    past: Past, database_url: str, connection: asyncpg.Connection
+    past: Past, database_url: str, owner: asyncpg.Connection
 ) -> None:
     """The hour by which clocks might differ has passed as well."""
     breaker = begin().fail().wait(3_700).reset().fail()
-    await store_and_drop(past, connection, breaker)
+    await store_and_drop(past, owner, breaker)
     assert await failures(database_url, breaker.now) == ("closed", 1)
 
 

@@ -128,17 +128,17 @@ async def test_keeping_ahead_stops_at_the_ends_of_time(connection: asyncpg.Conne
     assert (await append(connection, now_us)).startswith("breaker_outcomes_")
 
 
-async def test_a_forgotten_day_is_asked_for_again(connection: asyncpg.Connection) -> None:
+async def test_a_forgotten_day_is_asked_for_again(owner: asyncpg.Connection) -> None:
     """As after an append that found its partition dropped."""
     partitions = OutcomePartitions()
-    await partitions.keep_ahead(connection, NOON_US)
-    await connection.execute("DROP TABLE breaker_outcomes_20260102")
+    await partitions.keep_ahead(owner, NOON_US)
+    await owner.execute("DROP TABLE breaker_outcomes_20260102")
 
     partitions.forget()
 
     assert partitions.missing(NOON_US, NOON_US)
-    assert await partitions.ensure(connection, [DAY]) == 1
-    assert await partitions.keep_ahead(connection, NOON_US) == 0
+    assert await partitions.ensure(owner, [DAY]) == 1
+    assert await partitions.keep_ahead(owner, NOON_US) == 0
 
 
 async def test_many_days_are_made_in_pieces(connection: asyncpg.Connection) -> None:
@@ -247,11 +247,11 @@ async def test_appends_go_on_while_a_partition_is_being_made(
         )
 
 
-async def test_a_detached_day_does_not_come_back_beside_its_own_past(connection: asyncpg.Connection) -> None:
-    await OutcomePartitions().ensure(connection, [DAY])
-    await connection.execute("ALTER TABLE breaker_outcomes DETACH PARTITION breaker_outcomes_20260102")
+async def test_a_detached_day_does_not_come_back_beside_its_own_past(owner: asyncpg.Connection) -> None:
+    await OutcomePartitions().ensure(owner, [DAY])
+    await owner.execute("ALTER TABLE breaker_outcomes DETACH PARTITION breaker_outcomes_20260102")
     with pytest.raises(asyncpg.DuplicateTableError):
-        await OutcomePartitions().ensure(connection, [DAY])
+        await OutcomePartitions().ensure(owner, [DAY])
 
 
 async def test_a_new_day_is_indexed_like_all_others(connection: asyncpg.Connection) -> None:
@@ -266,25 +266,23 @@ async def test_a_new_day_is_indexed_like_all_others(connection: asyncpg.Connecti
 
 
 async def test_only_who_may_call_the_function_makes_partitions_and_needs_no_more(
-    connection: asyncpg.Connection,
+    owner: asyncpg.Connection,
 ) -> None:
     """They belong to the log's owner, and a table of the caller's own in a nearer schema deceives nobody."""
-    await connection.execute("BEGIN; CREATE ROLE stranger; CREATE SCHEMA theirs AUTHORIZATION stranger")
-    await connection.execute(
-        "GRANT EXECUTE ON FUNCTION ensure_outcome_partitions TO stranger; SAVEPOINT granted"
-    )
-    await connection.execute("SET ROLE stranger; SET search_path = theirs, public")
-    await connection.execute(
+    await owner.execute("BEGIN; CREATE ROLE stranger; CREATE SCHEMA theirs AUTHORIZATION stranger")
+    await owner.execute("GRANT EXECUTE ON FUNCTION ensure_outcome_partitions TO stranger; SAVEPOINT granted")
+    await owner.execute("SET ROLE stranger; SET search_path = theirs, public")
+    await owner.execute(
         "CREATE TABLE breaker_outcomes (occurred_at timestamptz) PARTITION BY RANGE (occurred_at)"
     )
-    await connection.execute("SELECT ensure_outcome_partitions('2026-01-02', '2026-01-02')")
+    await owner.execute("SELECT ensure_outcome_partitions('2026-01-02', '2026-01-02')")
     owners = "SELECT schemaname, tableowner <> 'stranger' FROM pg_tables WHERE tablename = 'breaker_outcomes_20260102'"
-    assert tuple(await connection.fetchrow(owners)) == ("public", True)
+    assert tuple(await owner.fetchrow(owners)) == ("public", True)
 
-    await connection.execute(
+    await owner.execute(
         "ROLLBACK TO granted; REVOKE EXECUTE ON FUNCTION ensure_outcome_partitions FROM stranger"
     )
-    await connection.execute("SET ROLE stranger")
+    await owner.execute("SET ROLE stranger")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await connection.execute("SELECT ensure_outcome_partitions('2026-01-02', '2026-01-02')")
-    await connection.execute("ROLLBACK")
+        await owner.execute("SELECT ensure_outcome_partitions('2026-01-02', '2026-01-02')")
+    await owner.execute("ROLLBACK")

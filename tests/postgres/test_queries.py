@@ -64,23 +64,23 @@ async def known(connection: asyncpg.Connection) -> int:
 
 
 @pytest.fixture
-async def busy(connection: asyncpg.Connection, known: int) -> int:
+async def busy(owner: asyncpg.Connection, known: int) -> int:
     """Make a history of an outcome and a transition an hour, amid those of others."""
-    await connection.execute(
+    await owner.execute(
         "INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, generation, era, kind, verdict)"
         " SELECT $1::timestamptz + hour * interval '1 hour', who, 100 + who, hour + 1, 0, 0, 1, 0"
         " FROM generate_series(0, $2::integer * 24 - 1) AS hour, generate_series(0, 40) AS who",
         FIRST_DAY,
         DAYS,
     )
-    await connection.execute(
+    await owner.execute(
         "INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, generation, era, kind, version, position)"
         " SELECT $1::timestamptz + hour * interval '1 hour', who, 200 + who, hour + 1, 0, 0, 13, hour + 1, who * 1000 + hour"
         " FROM generate_series(0, $2::integer * 24 - 1) AS hour, generate_series(0, 10) AS who",
         FIRST_DAY,
         DAYS,
     )
-    await connection.execute("ANALYZE")
+    await owner.execute("ANALYZE")
     return known
 
 
@@ -120,9 +120,9 @@ MIDDLE = FIRST_DAY + timedelta(days=15)
     ],
 )
 async def test_a_page_is_read_by_the_index_from_as_few_days_as_hold_it(
-    connection, busy, history_filter, days, transitions
+    owner, busy, history_filter, days, transitions
 ):
-    found = await explain(connection, history_filter)
+    found = await explain(owner, history_filter)
     tables = [scan["Relation Name"] for scan in found]
     assert [table for table in tables if table == "breaker_transitions"] == [
         "breaker_transitions"
@@ -140,13 +140,13 @@ async def test_a_cursor_is_looked_up_in_the_index(connection, busy):
         assert "ROW(occurred_at, writer_id, writer_seq) < ROW(" in scan["Index Cond"]
 
 
-async def test_open_breakers_are_found_by_their_index(connection, known):
-    await connection.execute("INSERT INTO breaker_states (user_id) SELECT generate_series(100, 5000)")
-    await connection.execute("ANALYZE")
+async def test_open_breakers_are_found_by_their_index(owner, known):
+    await owner.execute("INSERT INTO breaker_states (user_id) SELECT generate_series(100, 5000)")
+    await owner.execute("ANALYZE")
     for state in (queries.CircuitState.OPEN, queries.CircuitState.HALF_OPEN):
         statement = queries._select_ids(state)
         text = str(statement.compile(dialect=dialect.dialect(), compile_kwargs={"literal_binds": True}))
-        plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {text}")
+        plan = await owner.fetchval(f"EXPLAIN (FORMAT JSON) {text}")
         assert "breaker_states_by_state" in plan
         assert "Sort" not in plan
 

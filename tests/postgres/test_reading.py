@@ -44,7 +44,7 @@ async def test_a_wrong_question_is_no_outage_of_the_database(database_url):
     await engine.dispose()
 
 
-async def test_what_a_migration_has_just_made_stale_is_told_as_passing_trouble(database_url, connection):
+async def test_what_a_migration_has_just_made_stale_is_told_as_passing_trouble(database_url, owner):
     engine = create_engine(database_url)
 
     async def ask() -> None:
@@ -55,7 +55,7 @@ async def test_what_a_migration_has_just_made_stale_is_told_as_passing_trouble(d
             await (await driver_connection_of(lent)).fetch("SELECT * FROM log_position")
 
     await ask()
-    await connection.execute("ALTER TABLE log_position ADD COLUMN later integer")
+    await owner.execute("ALTER TABLE log_position ADD COLUMN later integer")
     with pytest.raises(LogUnavailableError):
         await ask()
     await ask()

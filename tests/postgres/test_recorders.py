@@ -158,14 +158,14 @@ async def test_a_reason_of_a_newer_version_is_shown_by_its_number(
     assert [gap.reason for item in (await ask()).recorders for gap in item.gaps] == ["reason-42"]
 
 
-async def test_gaps_are_looked_up_by_their_writers(connection: asyncpg.Connection) -> None:
+async def test_gaps_are_looked_up_by_their_writers(owner: asyncpg.Connection) -> None:
     """There may be very many in the end: they are never deleted."""
-    await connection.execute(
+    await owner.execute(
         "INSERT INTO log_gaps"
         " SELECT number, 1, now(), now(), 1, 0, 0, 0, 0, now(), 1, 1 FROM generate_series(1, 20000) AS number"
     )
-    await connection.execute("ANALYZE log_gaps")
+    await owner.execute("ANALYZE log_gaps")
     statement = _select_gaps(range(1, 1_001))
     text = str(statement.compile(dialect=dialect.dialect(), compile_kwargs={"literal_binds": True}))
-    plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {text}")
+    plan = await owner.fetchval(f"EXPLAIN (FORMAT JSON) {text}")
     assert "log_gaps_pkey" in plan

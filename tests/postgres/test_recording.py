@@ -127,13 +127,13 @@ async def test_events_are_stored_once_when_the_connection_is_lost_between_flushe
 @pytest.mark.parametrize("count", [SMALL, LARGE])
 @pytest.mark.parametrize("table", ["writer_batches", "breaker_states", "log_position", "breaker_events"])
 async def test_events_are_stored_once_when_the_connection_is_lost_in_the_middle_of_a_flush(
-    database_url: str, connection: asyncpg.Connection, connect, count: int, table: str
+    database_url: str, owner: asyncpg.Connection, connect, count: int, table: str
 ) -> None:
     watcher = await connect(database_url)
     async with recording(database_url, no_pause) as process:
-        blocking = connection.transaction()
+        blocking = owner.transaction()
         await blocking.start()
-        await connection.execute(f"LOCK TABLE {table} IN SHARE MODE")
+        await owner.execute(f"LOCK TABLE {table} IN SHARE MODE")
         await call_often(process.breaker, count)
         await trip(process.breaker)
         flushed = asyncio.ensure_future(process.recorder.flush())
@@ -144,8 +144,8 @@ async def test_events_are_stored_once_when_the_connection_is_lost_in_the_middle_
             await watcher.execute(TERMINATE.format(WAITING))
         await blocking.rollback()
         await flushed
-    assert await numbers(connection) == list(range(1, count + 7))
-    assert await contradicting_batches(connection) == []
+    assert await numbers(owner) == list(range(1, count + 7))
+    assert await contradicting_batches(owner) == []
 
 
 @pytest.mark.parametrize("count", [SMALL, LARGE])
@@ -200,27 +200,27 @@ async def test_a_reconnect_that_is_lost_at_its_first_question_is_tried_again(
 
 
 async def test_a_reconnect_that_has_to_wait_too_long_for_partitions_is_tried_again(
-    database_url: str, connection: asyncpg.Connection
+    database_url: str, owner: asyncpg.Connection
 ) -> None:
     troubles: list[str] = []
-    waiting = connection.transaction()
+    waiting = owner.transaction()
 
     async def give_way_at_the_second(_seconds: float) -> None:
         troubles.append(str(process.recorder.stats().last_error))
         if len(troubles) == 2:
             await waiting.rollback()
 
-    await connection.execute(IMPATIENT)
+    await owner.execute(IMPATIENT)
     async with recording(database_url, give_way_at_the_second) as process:
         await call_often(process.breaker, 1)
         await process.recorder.flush()
-        await connection.execute(f"DROP TABLE {await connection.fetchval(LEAF)}")
+        await owner.execute(f"DROP TABLE {await owner.fetchval(LEAF)}")
         await waiting.start()
-        await connection.execute(MAKE_PARTITIONS)
+        await owner.execute(MAKE_PARTITIONS)
         await call_often(process.breaker, 3)
         await process.recorder.flush()
     assert ["lock timeout" in trouble for trouble in troubles] == [True, True]
-    assert await numbers(connection) == [2, 3, 4]
+    assert await numbers(owner) == [2, 3, 4]
 
 
 async def test_while_postgres_is_away_the_queue_is_bounded_and_what_gives_way_is_counted_and_said(

@@ -116,11 +116,11 @@ async def test_only_what_is_told_is_read_and_in_order(log, queue):
     ]
 
 
-async def test_what_only_a_newer_version_can_read_is_passed_over(log, queue, connection):
+async def test_what_only_a_newer_version_can_read_is_passed_over(log, queue, owner):
     await log.write(Kind.OPENED, CLOSED, number=42)
     await log.write(Kind.OPENED, CLOSED, user_id=2)
-    await connection.execute("ALTER TABLE breaker_transitions DISABLE TRIGGER USER")
-    await connection.execute("UPDATE breaker_transitions SET details_version = 99 WHERE position = 2")
+    await owner.execute("ALTER TABLE breaker_transitions DISABLE TRIGGER USER")
+    await owner.execute("UPDATE breaker_transitions SET details_version = 99 WHERE position = 2")
 
     assert await queue.notices(log.position) == []
 
