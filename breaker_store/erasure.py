@@ -36,7 +36,14 @@ from breaker_store.postgres.batch_checks import (
     explain,
     read_reseals,
 )
-from breaker_store.postgres.codec import FORMAT, canonical, contents_digest, erased_document, seal, to_datetime
+from breaker_store.postgres.codec import (
+    FORMAT,
+    canonical,
+    contents_digest,
+    erased_document,
+    seal,
+    to_datetime,
+)
 from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
 from breaker_store.postgres.copied_rows import split_rows
 from breaker_store.postgres.loading import read_breaker

@@ -42,10 +42,11 @@ DRAIN_SECONDS = 10.0
 
 
 @asynccontextmanager
-async def open_database(location: Location) -> AsyncIterator[str]:
+async def open_database(location: Location, *, maintaining: bool = False) -> AsyncIterator[str]:
     """Give the address of a database with a current schema; an embedded one is started, and migrated by itself.
 
-    That address is the application's, which can't change the log. Of a database that was named it is what was named.
+    That address is the application's, which can't change the log, or maintenance's. Of a database that was named it is
+    what was named.
 
     Raises:
         SchemaError: a database that was named has no schema, or another one; `breaker-store migrate up` mends the
@@ -71,7 +72,7 @@ async def open_database(location: Location) -> AsyncIterator[str]:
         await upgrade(server.url)
         roles = Roles()
         await ensure_roles(server.url, roles)
-        yield server.url_as(roles.application)
+        yield server.url_as(roles.maintenance if maintaining else roles.application)
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ from pytest_postgresql.janitor import DatabaseJanitor
 
 from breaker_store.embedded import EmbeddedPostgres
 from breaker_store.postgres import migrating
-from breaker_store.postgres.privileges import DEFAULT_APPLICATION, Roles
+from breaker_store.postgres.privileges import DEFAULT_APPLICATION, DEFAULT_MAINTENANCE, Roles
 from breaker_store.postgres.roles import ensure_roles
 
 # Nobody needs these data after a crash.
@@ -102,7 +102,8 @@ def migrate(*, host: str, port: int, user: str, password: str | None, dbname: st
     if password is not None:
         with psycopg.connect(owner_url) as connection:
             secret = sql.Literal(password)
-            connection.execute(sql.SQL("ALTER ROLE breaker_store_application PASSWORD {}").format(secret))
+            for role in (DEFAULT_APPLICATION, DEFAULT_MAINTENANCE):
+                connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), secret))
 
 
 def make_url(host: str, port: int, user: str, password: str | None, dbname: str) -> str:
@@ -147,8 +148,18 @@ def owner_url(databases: ExitStack, migrated_server: NoopExecutor) -> str:
 @pytest.fixture
 def database_url(owner_url: str, migrated_server: NoopExecutor) -> str:
     """Address the same as the application, which is how everything is used but what the owner does."""
+    return address_as(DEFAULT_APPLICATION, owner_url, migrated_server)
+
+
+@pytest.fixture
+def maintenance_url(owner_url: str, migrated_server: NoopExecutor) -> str:
+    """Address the same for what the application may not do, and the log itself can bear."""
+    return address_as(DEFAULT_MAINTENANCE, owner_url, migrated_server)
+
+
+def address_as(role: str, owner_url: str, server: NoopExecutor) -> str:
     scheme, at, rest = owner_url.partition("@")
-    return scheme.replace(f"//{quote(migrated_server.user)}", f"//{DEFAULT_APPLICATION}", 1) + at + rest
+    return scheme.replace(f"//{quote(server.user)}", f"//{role}", 1) + at + rest
 
 
 @pytest.fixture

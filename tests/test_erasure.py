@@ -32,26 +32,26 @@ async def live(store: BreakerStore) -> None:  # noqa: F811
     await store.flush()
 
 
-async def stored_texts(connection: asyncpg.Connection) -> str:
+async def stored_texts(owner: asyncpg.Connection) -> str:
     rows = [
         str(row)
         for table in TABLES
-        for row in await connection.fetch(f"SELECT to_jsonb(row)::text FROM {table} AS row")
+        for row in await owner.fetch(f"SELECT to_jsonb(row)::text FROM {table} AS row")
     ]
     return "\n".join(rows)
 
 
 async def test_nothing_of_who_is_erased_is_left(
     store: BreakerStore,  # noqa: F811
-    connection: asyncpg.Connection,
-    database_url: str,
+    owner: asyncpg.Connection,
+    maintenance_url: str,
 ) -> None:
     await live(store)
-    before = await stored_texts(connection)
+    before = await stored_texts(owner)
     assert SECRET in before
     assert str(USER) in before
-    erasure = await erase(database_url, USER, actor="dpo")
-    after = await stored_texts(connection)
+    erasure = await erase(maintenance_url, USER, actor="dpo")
+    after = await stored_texts(owner)
     assert SECRET not in after
     assert str(USER) not in after
     assert str(OTHER) in after
@@ -60,38 +60,40 @@ async def test_nothing_of_who_is_erased_is_left(
 
 async def test_the_record_is_whole_afterwards_and_goes_on_from_a_head_of_before(
     store: BreakerStore,  # noqa: F811
-    connection: asyncpg.Connection,
+    owner: asyncpg.Connection,
     database_url: str,
+    maintenance_url: str,
 ) -> None:
     await live(store)
     counts = "SELECT kind, count(*), min(occurred_at), max(duration_us) FROM breaker_events GROUP BY kind ORDER BY kind"
-    counted = await connection.fetch(counts)
+    counted = await owner.fetch(counts)
     head = (await verify(database_url)).head
-    await erase(database_url, USER)
+    await erase(maintenance_url, USER)
     found = await verify(database_url, head)
     assert (found.findings, found.batches.resealed_batches) == ((), 1)
-    assert (await connection.fetch(counts))[: len(counted)] == counted
+    assert (await owner.fetch(counts))[: len(counted)] == counted
 
 
 async def test_two_who_share_batches_are_erased_one_after_the_other(
     store: BreakerStore,  # noqa: F811
     database_url: str,
+    maintenance_url: str,
 ) -> None:
     await live(store)
     head = (await verify(database_url)).head
     for user_id in (USER, OTHER):
-        await erase(database_url, user_id)
+        await erase(maintenance_url, user_id)
     assert (await verify(database_url, head)).findings == ()
 
 
 async def test_the_erasure_itself_is_in_the_log(
     store: BreakerStore,  # noqa: F811
-    connection: asyncpg.Connection,
-    database_url: str,
+    owner: asyncpg.Connection,
+    maintenance_url: str,
 ) -> None:
     await live(store)
-    await erase(database_url, USER, actor="dpo")
-    row = await connection.fetchrow("SELECT * FROM breaker_transitions ORDER BY position DESC LIMIT 1")
+    await erase(maintenance_url, USER, actor="dpo")
+    row = await owner.fetchrow("SELECT * FROM breaker_transitions ORDER BY position DESC LIMIT 1")
     assert (row["kind"], row["user_id"] < -(2**62)) == (19, True)
     assert '"actor": "dpo"' in row["details"]
 
@@ -109,38 +111,40 @@ async def test_the_erasure_itself_is_in_the_log(
 )
 async def test_what_is_tampered_with_after_an_erasure_is_found(
     store: BreakerStore,  # noqa: F811
-    connection: asyncpg.Connection,
+    owner: asyncpg.Connection,
     database_url: str,
+    maintenance_url: str,
     statement: str,
 ) -> None:
     await live(store)
-    await erase(database_url, USER)
-    await tamper(connection, statement)
+    await erase(maintenance_url, USER)
+    await tamper(owner, statement)
     assert (await verify(database_url)).problems > 0
 
 
 async def test_an_erasure_covers_up_nothing(
     store: BreakerStore,  # noqa: F811
-    connection: asyncpg.Connection,
-    database_url: str,
+    owner: asyncpg.Connection,
+    maintenance_url: str,
 ) -> None:
     await live(store)
-    await tamper(connection, "UPDATE breaker_outcomes SET duration_us = 0 WHERE kind = 2")
-    before = await stored_texts(connection)
+    await tamper(owner, "UPDATE breaker_outcomes SET duration_us = 0 WHERE kind = 2")
+    before = await stored_texts(owner)
     with pytest.raises(BrokenRecordError, match="is not as it was sealed"):
-        await erase(database_url, USER)
-    assert await stored_texts(connection) == before
+        await erase(maintenance_url, USER)
+    assert await stored_texts(owner) == before
 
 
 async def test_the_breaker_of_who_was_erased_begins_anew_where_it_runs(
     store: BreakerStore,  # noqa: F811
     database_url: str,
+    maintenance_url: str,
 ) -> None:
     breaker = store.registry.get_breaker(USER)
     await trip(breaker)
     await store.flush()
     ear = Ear(store.registry)
-    await erase(database_url, USER)
+    await erase(maintenance_url, USER)
     await ear.wait_for(lambda _, transition: transition.actor is None and transition.kind.label == "erased")
     assert breaker.state.state is CircuitState.CLOSED
     await trip(breaker)
@@ -150,18 +154,18 @@ async def test_the_breaker_of_who_was_erased_begins_anew_where_it_runs(
     assert (await verify(database_url)).findings == ()
 
 
-async def test_nobody_is_erased_of_whom_nothing_is_stored(database_url: str) -> None:
+async def test_nobody_is_erased_of_whom_nothing_is_stored(maintenance_url: str) -> None:
     with pytest.raises(UnknownBreakerError):
-        await erase(database_url, USER)
+        await erase(maintenance_url, USER)
 
 
 async def test_a_row_of_the_log_can_be_changed_in_no_other_way(
     store: BreakerStore,  # noqa: F811
-    connection: asyncpg.Connection,
+    owner: asyncpg.Connection,
 ) -> None:
     await live(store)
-    async with connection.transaction():
-        await connection.execute("SELECT set_config('breaker_store.erasing', 'on', true)")
+    async with owner.transaction():
+        await owner.execute("SELECT set_config('breaker_store.erasing', 'on', true)")
         with pytest.raises(asyncpg.RestrictViolationError):
-            async with connection.transaction():
-                await connection.execute("UPDATE breaker_outcomes SET error_message = NULL")
+            async with owner.transaction():
+                await owner.execute("UPDATE breaker_outcomes SET error_message = NULL")

@@ -26,7 +26,7 @@ def reset(  # noqa: PLR0913, PLR0917 - one parameter for each option
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Close a user's breaker and forget its failures, whatever its state."""
+    """Close a user's breaker and forget its failures."""
 
     async def action(address: str) -> Standing:
         from breaker_store import control  # noqa: PLC0415 - slow to import

@@ -27,9 +27,9 @@ def erase_user(  # noqa: PLR0913, PLR0917 - one parameter for each option
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Take all texts about a user, and the user, out of the log; what happened and when stays.
+    """Erase a user from the log: a person's right.
 
-    Stop the user's bot before. Their events, and their breaker, are nobody's afterwards: counts, positions and the chain
+    All texts about them go, and whose the events are; what happened and when stays. Stop the user's bot before. Their events, and their breaker, are nobody's afterwards: counts, positions and the chain
     stay, and verify goes on to prove them. The erasure itself is an event. It can't be undone.
 
     Backups, exports, spools and what programs printed are not reached: see the README.
@@ -49,6 +49,6 @@ async def _erase(location: Location, user_id: int, actor: str) -> Erasure:
     from breaker_store.erasure import erase  # noqa: PLC0415 - slow to import
     from breaker_store.store import open_database  # noqa: PLC0415
 
-    async with open_database(location) as database_url:
+    async with open_database(location, maintaining=True) as database_url:
         with show_progress("looking for events") as show:
             return await erase(database_url, user_id, actor=actor, on_progress=show)

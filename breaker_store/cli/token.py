@@ -88,7 +88,7 @@ async def _create(
     from breaker_store.postgres.access_tokens import create_token  # noqa: PLC0415 - slow to import
     from breaker_store.store import open_database  # noqa: PLC0415
 
-    async with open_database(location) as database_url:
+    async with open_database(location, maintaining=True) as database_url:
         return await create_token(database_url, name, role, expires_in)
 
 
@@ -155,5 +155,5 @@ async def _revoke(location: Location, name: str) -> bool:
     from breaker_store.postgres.access_tokens import revoke_token  # noqa: PLC0415 - slow to import
     from breaker_store.store import open_database  # noqa: PLC0415
 
-    async with open_database(location) as database_url:
+    async with open_database(location, maintaining=True) as database_url:
         return await revoke_token(database_url, name)

@@ -30,11 +30,11 @@ def verify_log(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Check that the record is whole: nothing altered, taken out, put in or moved.
+    """Check that the record is whole, and nothing was altered.
 
-    Checks that positions have no gap and their chain is unbroken, that every batch of events is as it was sealed, that
-    each cause of a trip is there, and that each breaker's state is what its events say; all as of one moment, while bots
-    go on. Ends with the head of the record: keep it elsewhere, and give it to a later verify.
+    Nothing altered, taken out, put in or moved: positions have no gap and their chain is unbroken, every batch of events is
+    as it was sealed, each cause of a trip is there, and each breaker's state is what its events say; all as of one
+    moment, while bots go on. Ends with the head of the record: keep it elsewhere, and give it to a later verify.
 
     Exits with 1 if anything is wrong; the first places are named.
     """

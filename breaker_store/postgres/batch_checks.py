@@ -95,7 +95,7 @@ async def check_batches(
             )
     total = await connection.fetchval(_EVENTS)
     days = await list_days(connection)
-    horizon = next((day.date for day in days if day.leaf is not None), None)
+    horizon = next((day.date for day in days if day.has_partition), None)
     check = _BatchCheck(
         findings, await read_reseals(connection), horizon, lambda done: on_progress(done, total)
     )

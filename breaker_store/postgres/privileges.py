@@ -42,7 +42,7 @@ _CALLED: Final = Grants(("EXECUTE",))
 _CALLED_BY_BOTH: Final = Grants(("EXECUTE",), ("EXECUTE",))
 
 TABLES: Final[dict[str, Grants]] = {
-    "access_tokens": Grants(("SELECT", "UPDATE (last_used_at)"), _READ),
+    "access_tokens": Grants(("SELECT", "UPDATE (last_used_at)"), ("SELECT", "INSERT", "UPDATE")),
     "breaker_events": _APPENDED,
     # What is appended comes in through the parent.
     "breaker_outcomes": Grants(_READ, _READ),

@@ -30,7 +30,7 @@ TRAILER: Final = b"\xff\xff"
 _SORT_IN_MEMORY: Final = "SET LOCAL work_mem = '512MB'"
 
 _DAYS: Final = """
-SELECT inhrelid::regclass::text AS leaf, (regexp_match(pg_get_expr(relpartbound, inhrelid), 'FROM \\(''([^'']+)'))[1]::timestamptz AS begin
+SELECT (regexp_match(pg_get_expr(relpartbound, inhrelid), 'FROM \\(''([^'']+)'))[1]::timestamptz AS begin
 FROM pg_inherits
 JOIN pg_class ON pg_class.oid = inhrelid
 WHERE inhparent = 'breaker_outcomes'::regclass AND NOT inhdetachpending
@@ -68,7 +68,11 @@ FROM writer_batches
 WHERE earliest < '{until}' AND latest >= '{since}'
 """
 _ORDER: Final = "writer_id, writer_seq, occurred_at, duration_us"
-_LEAF: Final = f"SELECT {', '.join(OUTCOME_COLUMNS)} FROM {{leaf}} UNION ALL"
+# By its bounds, not by its name: rights are those of the whole.
+_DAY: Final = f"""
+SELECT {", ".join(OUTCOME_COLUMNS)} FROM breaker_outcomes WHERE occurred_at >= '{{since}}' AND occurred_at < '{{until}}'
+UNION ALL
+"""
 
 # From the beginning of a mark's row to its text: the number of fields, a null, three numbers of 8 bytes, two of 4, two of
 # 2, four nulls, the length.
@@ -108,10 +112,10 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A UTC day of the log; `leaf` is the name of its partition, None if it has none."""
+    """A UTC day of the log."""
 
     date: date
-    leaf: str | None
+    has_partition: bool
 
 
 Take = Callable[[StoredBatch], None]
@@ -120,9 +124,9 @@ TakeLeftOver = Callable[[Day, bytes], None]
 
 async def list_days(connection: Connection) -> list[Day]:
     """List the days that have a partition, or batches, in their order."""
-    leaves = {row["begin"].date(): row["leaf"] for row in await connection.fetch(_DAYS)}
+    made = {row["begin"].date() for row in await connection.fetch(_DAYS)}
     named = {row["day"] for row in await connection.fetch(_LEDGER_DAYS)}
-    return [Day(date, leaves.get(date)) for date in sorted(named | leaves.keys())]
+    return [Day(date, date in made) for date in sorted(named | made)]
 
 
 async def read_batches(
@@ -140,8 +144,8 @@ async def read_batches(
 
 
 def _rows_of(day: Day, mark: str) -> str:
-    rows = "" if day.leaf is None else _LEAF.format(leaf=day.leaf)
     since, until = day.date.isoformat(), (day.date + timedelta(days=1)).isoformat()
+    rows = _DAY.format(since=since, until=until) if day.has_partition else ""
     # Named here: where the day has no partition, the mark's expressions have no names to sort by.
     columns = ", ".join(OUTCOME_COLUMNS)
     inner = _ROWS.format(rows=rows, mark=mark, since=since, until=until)

@@ -61,7 +61,7 @@ async def verify(
         batches = await check_batches(
             connection, findings, lambda done, total: on_progress("events", done, total)
         )
-        days = [day.date for day in await list_days(connection) if day.leaf is not None]
+        days = [day.date for day in await list_days(connection) if day.has_partition]
         await check_causes(connection, findings, min(days, default=None))
         breakers = await check_states(
             connection, findings, lambda done, total: on_progress("breakers", done, total)

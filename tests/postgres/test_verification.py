@@ -24,7 +24,7 @@ A_SUCCESS = OF_ANY.format("breaker_outcomes WHERE kind = 1", "writer_id, writer_
 
 
 @pytest.fixture
-async def record(store: BreakerStore, connection: asyncpg.Connection) -> asyncpg.Connection:
+async def record(store: BreakerStore, owner: asyncpg.Connection) -> asyncpg.Connection:
     """Store what happened: one user is well, one fails, one tripped again and again, and one failed and is well again."""
     well, failing, sick, recovered = (store.registry.get_breaker(user_id) for user_id in (1, 2, 3, 4))
     for _ in range(70):
@@ -40,7 +40,7 @@ async def record(store: BreakerStore, connection: asyncpg.Connection) -> asyncpg
         await store.flush()
     await trip(sick)
     await store.flush()
-    return connection
+    return owner
 
 
 async def test_a_record_that_nobody_touched_is_whole(record: asyncpg.Connection, database_url: str) -> None:
@@ -231,17 +231,17 @@ async def test_a_log_that_has_forgotten_what_a_head_tells_of_is_found(
 
 
 async def test_days_that_were_dropped_from_the_oldest_on_are_told_and_not_wrong(
-    past: Past, connection: asyncpg.Connection, database_url: str
+    past: Past, owner: asyncpg.Connection, database_url: str
 ) -> None:
     processes = Processes(7, 0)
     await past.store(7, processes.live_through([(0, "succeed"), (0, "wait"), (0, "wait"), (0, "succeed")]))
     days = [
         row[0]
-        for row in await connection.fetch(
+        for row in await owner.fetch(
             "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'breaker_outcomes'::regclass"
         )
     ]
-    await connection.execute(f"DROP TABLE {min(days)}")
+    await owner.execute(f"DROP TABLE {min(days)}")
     found = await verify(database_url)
     assert (found.findings, found.batches.dropped_batches) == ((), 1)
 
