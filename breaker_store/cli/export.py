@@ -32,6 +32,13 @@ def export_events(  # noqa: PLR0913, PLR0917 - one parameter for each option
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace FILE if it is there, at the end.")
     ] = False,
+    proof: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A second file, with which `verify --export` checks the first without the database. For everything alone.",
+        ),
+    ] = None,
     kinds: Kinds = None,
     since: Since = None,
     until: Until = None,
@@ -50,6 +57,14 @@ def export_events(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from breaker_store.postgres.exporting import ExportFilter  # noqa: PLC0415
 
     check_order(since, until)
+    if proof is not None and (export_format, user_id, kinds, since, until) != (
+        "ndjson",
+        None,
+        None,
+        None,
+        None,
+    ):
+        raise typer.BadParameter("a proof is of everything, as ndjson", param_hint="--proof")
     wanted = ExportFilter(user_id, since, until, frozenset(kinds) if kinds else None)
     location = locate(database_url, data_dir)
-    run(export_history(location, wanted, export_format, output, overwrite))
+    run(export_history(location, wanted, export_format, output, overwrite, proof))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -26,8 +26,13 @@ class _EventsAndRate(ProgressColumn):
         return Text(f"{task.completed:,.0f} events{rate}")
 
 
-async def export_history(
-    location: Location, wanted: ExportFilter, export_format: ExportFormat, output: Path, overwrite: bool
+async def export_history(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    location: Location,
+    wanted: ExportFilter,
+    export_format: ExportFormat,
+    output: Path,
+    overwrite: bool,
+    proof: Path | None,
 ) -> None:
     """Write the events that are wanted, and say on stderr how many they are.
 
@@ -38,10 +43,12 @@ async def export_history(
     """
     # A bar among the lines would spoil both.
     apart = output != STANDARD_OUTPUT or not is_terminal()
-    with _open(output, overwrite) as write:
+    with _open(output, overwrite) as write, _open_proof(proof, overwrite) as write_proof:
         async with open_database(location) as database_url:
             with show_progress("exporting", _EventsAndRate(), wanted=apart) as on_progress:
-                report = await export_events(database_url, wanted, export_format, write, on_progress)
+                report = await export_events(
+                    database_url, wanted, export_format, write, on_progress, write_proof
+                )
     say(_summary(report))
 
 
@@ -49,6 +56,10 @@ def _open(output: Path, overwrite: bool) -> AbstractContextManager[Write]:
     if output == STANDARD_OUTPUT:
         return write_standard_output()
     return write_file(output, overwrite=overwrite)
+
+
+def _open_proof(proof: Path | None, overwrite: bool) -> AbstractContextManager[Write | None]:
+    return nullcontext() if proof is None else write_file(proof, overwrite=overwrite)
 
 
 def _summary(report: ExportReport) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,12 +19,27 @@ if TYPE_CHECKING:
     from breaker_store.postgres.verification import Verification
 
 
-def verify_log(
+def verify_log(  # noqa: PLR0913, PLR0917 - one parameter for each option
     head: Annotated[
         str | None,
         typer.Option(
             metavar="HEAD",
             help="What an earlier verify ended with: tells whether the record goes on from there.",
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Check this export, without the database; needs --proof.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    proof: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What `export --proof` wrote with that export.", exists=True, dir_okay=False
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -44,7 +60,12 @@ def verify_log(
         expected = None if head is None else Head.read(head)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--head") from None
-    found = run(_verify(locate(database_url, data_dir), expected))
+    if (export is None) != (proof is None):
+        raise typer.BadParameter("--export and --proof belong together")
+    if export is not None and proof is not None:
+        found = _verify_export(export, proof, expected)
+    else:
+        found = run(_verify(locate(database_url, data_dir), expected))
     if as_json:
         typer.echo(json.dumps(asdict(found) | {"head": str(found.head)}))
     else:
@@ -62,6 +83,20 @@ async def _verify(location: Location, expected: Head | None) -> Verification:
             return await verify(
                 database_url, expected, lambda what, done, total: show(done, total, f"checking {what}")
             )
+
+
+def _verify_export(export: Path, proof: Path, expected: Head | None) -> Verification:
+    from breaker_store.importing.opening import open_input  # noqa: PLC0415
+    from breaker_store.postgres.exported_record import verify_export  # noqa: PLC0415
+
+    with (
+        open_input(export, lambda _done, _total: None) as events,
+        open_input(proof, lambda _done, _total: None) as lines,
+        show_progress("checking") as show,
+    ):
+        return verify_export(
+            events, lines, expected, lambda what, done, total: show(done, total, f"checking {what}")
+        )
 
 
 def _show(found: Verification, expected: Head | None) -> None:

@@ -86,7 +86,7 @@ async def check_batches(
 ) -> BatchReport:
     """Check the ledger, and every event against it, within the caller's snapshot."""
     for row in await connection.fetch(_LEDGER_BREAKS):
-        findings.add(_ledger_break(row["writer_id"], row["batch_no"], row["last_batch_no"]))
+        findings.add(ledger_break(row["writer_id"], row["batch_no"], row["last_batch_no"]))
     for row in await connection.fetch(_ERASURES):
         if row["told"] != row["found"]:
             event = EventId(row["erasure_writer_id"], row["erasure_writer_seq"])
@@ -111,7 +111,8 @@ async def read_reseals(connection: Connection) -> dict[tuple[int, int], list[Res
     return resealed
 
 
-def _ledger_break(writer_id: int, batch_no: int, last_batch_no: int | None) -> str:
+def ledger_break(writer_id: int, batch_no: int, last_batch_no: int | None) -> str:
+    """Say of a batch that it does not follow the one before it in the ledger, None if there is none."""
     if batch_no != (last_batch_no or 0) + 1:
         return f"the ledger has no batch {(last_batch_no or 0) + 1} of writer {writer_id}, but later ones"
     return f"batch {batch_no} of writer {writer_id} does not follow the one before it in the ledger"

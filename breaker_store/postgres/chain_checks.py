@@ -22,8 +22,7 @@ from breaker_store.postgres.findings import Findings
 GENESIS: Final = bytes(32)
 _ROWS_AT_ONCE: Final = 2_000
 
-_CHAIN: Final = """
-SELECT
+LINK_COLUMNS: Final = """
     position, writer_id, writer_seq, chain, private_digest,
     timestamptz_send(occurred_at) || int8send(writer_id) || int8send(writer_seq) || int4send(generation)
         || int4send(era) || int4send(version) || int2send(kind) || int2send(details_version)
@@ -33,10 +32,10 @@ SELECT
             jsonb_build_array(details -> 'reason', details -> 'last_failure', details -> 'causes')::text, 'UTF8'
         )
     END AS private
-FROM breaker_transitions
-WHERE position IS NOT NULL
-ORDER BY position
 """
+"""What a transition's link is worked out from."""
+
+_CHAIN: Final = f"SELECT {LINK_COLUMNS} FROM breaker_transitions WHERE position IS NOT NULL ORDER BY position"
 
 _MISSING_CAUSES: Final = """
 WITH cause AS MATERIALIZED (

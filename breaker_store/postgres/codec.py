@@ -198,7 +198,7 @@ def _encode_rows(writer_id: int, rows: Sequence[OutcomeRow]) -> list[bytes]:
             row
         )
         if duration is None or rest != _NOTHING:
-            parts += _encode_row(writer_id, row)
+            parts += encode_row(writer_id, row)
             continue
         parts.append(
             _PLAIN_ROW(
@@ -217,7 +217,8 @@ _NOTHING: list[None] = [None, None, None, None]
 _NO_MESSAGE = _NULL + _NULL
 
 
-def _encode_row(writer_id: int, row: OutcomeRow) -> tuple[bytes, ...]:
+def encode_row(writer_id: int, row: OutcomeRow) -> tuple[bytes, ...]:
+    """Encode an outcome for a binary COPY, in parts of which the first ends with the user."""
     at, user_id, seq, duration, generation, era, kind, verdict, probe, count, attempt, trace_id, *texts = row
     leading = b"".join(
         (

@@ -21,6 +21,7 @@ from breaker_store.core.events import Kind, Verdict
 from breaker_store.errors import UnknownBreakerError
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.history import STORED_KINDS
+from breaker_store.postgres.proof import write_proof
 from breaker_store.postgres.snapshots import snapshot
 
 _DAY_BOUNDS: Final = """
@@ -72,14 +73,15 @@ OnProgress = Callable[[int, int | None], None]
 """Told how many events are written, roughly, and how many the server expects; None if it can't say."""
 
 
-async def export_events(
+async def export_events(  # noqa: PLR0913, PLR0917 - what, how and where to
     database_url: str,
     wanted: ExportFilter,
     export_format: ExportFormat,
     write: Write,
     on_progress: OnProgress = lambda _done, _total: None,
+    write_proof_to: Write | None = None,
 ) -> ExportReport:
-    """Write events as UTF-8 text, in pieces that end with an event.
+    """Write events as UTF-8 text, in pieces that end with an event; and the proof of them, if it is wanted.
 
     `write` may block: nothing else happens in the meantime, and no time limit runs.
 
@@ -96,6 +98,8 @@ async def export_events(
         lines = _Lines(connection, export_format, write)
         lines.begin()
         filled = [part for part in parts if await lines.add(part, lambda done: on_progress(done, total))]
+        if write_proof_to is not None:
+            await write_proof(connection, write_proof_to)
         if not filled:
             return ExportReport(0, None, None)
         first, _ = await _tell_times(connection, filled[0])
