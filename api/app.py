@@ -19,7 +19,15 @@ from breaker_store.api.dependencies import Database
 from breaker_store.api.documentation import name_operation, show_examples
 from breaker_store.api.feed import Feed
 from breaker_store.api.problems import describe_status, handle_errors
-from breaker_store.api.routers import circuit_breakers, explanations, health, histories, lists, stream
+from breaker_store.api.routers import (
+    circuit_breakers,
+    explanations,
+    health,
+    histories,
+    lists,
+    staged_resets,
+    stream,
+)
 from breaker_store.api.web_pages import RefuseWebPages
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.reading import create_engine
@@ -61,6 +69,7 @@ def create_app(database_url: str | None = None) -> FastAPI:
     app.include_router(lists.router)
     app.include_router(explanations.router)
     app.include_router(stream.router)
+    app.include_router(staged_resets.router)
     app.include_router(circuit_breakers.router)
     app.include_router(health.router)
     show_examples(app)

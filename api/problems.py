@@ -29,6 +29,7 @@ from breaker_store.errors import (
 from breaker_store.postgres.cursors import CursorError
 from breaker_store.postgres.explaining import UnknownTransitionError
 from breaker_store.postgres.horizon import FutureError, HorizonError
+from breaker_store.postgres.staged_resets import NotStagedError, UnknownStagedResetError
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,10 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     FutureError: ProblemType("future", HTTPStatus.UNPROCESSABLE_ENTITY, "The time is yet to come"),
     ContendedBreakerError: ProblemType(
         "contended-breaker", HTTPStatus.CONFLICT, "The circuit breaker kept changing", retry_after_seconds=1
+    ),
+    NotStagedError: ProblemType("not-staged", HTTPStatus.CONFLICT, "Nothing was staged"),
+    UnknownStagedResetError: ProblemType(
+        "unknown-staged-reset", HTTPStatus.NOT_FOUND, "Unknown staged reset"
     ),
     RequestValidationError: ProblemType(
         "invalid-request", HTTPStatus.UNPROCESSABLE_ENTITY, "The request makes no sense"

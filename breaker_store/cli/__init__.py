@@ -21,6 +21,7 @@ from breaker_store.cli import (
     migrate,
     recorders,
     serve,
+    staged_resets,
     state,
     transitions,
     webhooks,
@@ -58,6 +59,7 @@ app.command("recorders", rich_help_panel=ASK)(recorders.list_recorders)
 app.command("demo", rich_help_panel=RUN)(demo.show_demo)
 app.command("serve", rich_help_panel=RUN)(serve.serve)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=RUN)
+app.add_typer(staged_resets.app, name="staged-resets", rich_help_panel=RUN)
 
 app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)
 app.command("import", rich_help_panel=KEEP)(imports.import_file)

@@ -19,6 +19,7 @@ from breaker_store.cli.ending import INTERRUPTED
 from breaker_store.errors import ConfigurationError
 from breaker_store.serving import GuestServer
 from breaker_store.settings import Location
+from breaker_store.staged_reset import resetting
 from breaker_store.store import open_database
 
 # Named by an import string: in a checkout its folder stands apart, and is part of the package only when installed.
@@ -29,7 +30,7 @@ GRACE_SECONDS: Final = 2
 
 
 async def serve_api(location: Location, host: str, port: int, webhooks: Sequence[Webhook]) -> None:
-    """Serve, and deliver webhooks, until SIGTERM, or SIGINT, which gives its exit code.
+    """Serve, deliver webhooks, and carry out staged resets, until SIGTERM, or SIGINT, which gives its exit code.
 
     Raises:
         ConfigurationError: the address can't be listened on.
@@ -40,7 +41,11 @@ async def serve_api(location: Location, host: str, port: int, webhooks: Sequence
         serving = _Serving()
         serving.end_by_signals()
         try:
-            async with open_database(location) as database_url, delivering(webhooks, database_url):
+            async with (
+                open_database(location) as database_url,
+                delivering(webhooks, database_url),
+                resetting(database_url),
+            ):
                 await serving.serve(database_url, listener)
         except asyncio.CancelledError:
             if serving.ended_by is None:
