@@ -21,7 +21,15 @@ from breaker_store.api.documentation import complete_document, name_operation
 from breaker_store.api.failed_attempts import FailedAttempts
 from breaker_store.api.feed import Feed
 from breaker_store.api.problems import describe_status, handle_errors
-from breaker_store.api.routers import circuit_breakers, explanations, health, histories, lists, stream
+from breaker_store.api.routers import (
+    circuit_breakers,
+    explanations,
+    health,
+    histories,
+    lists,
+    staged_resets,
+    stream,
+)
 from breaker_store.api.sign_in import REFUSALS, RequireSignIn
 from breaker_store.api.web_pages import RefuseWebPages
 from breaker_store.errors import ConfigurationError
@@ -66,6 +74,7 @@ def create_app(database_url: str | None = None, *, authenticate: Authenticate | 
     app.include_router(lists.router, responses=REFUSALS)
     app.include_router(explanations.router, responses=REFUSALS)
     app.include_router(stream.router, responses=REFUSALS)
+    app.include_router(staged_resets.router, responses=REFUSALS)
     app.include_router(circuit_breakers.router, responses=REFUSALS)
     app.include_router(health.router)
     complete_document(app)

@@ -31,6 +31,7 @@ from breaker_store.errors import (
 from breaker_store.postgres.cursors import CursorError
 from breaker_store.postgres.explaining import UnknownTransitionError
 from breaker_store.postgres.horizon import FutureError, HorizonError
+from breaker_store.postgres.staged_resets import NotStagedError, UnknownStagedResetError
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,10 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
         "not-forced-open", HTTPStatus.CONFLICT, "The circuit breaker is not forced open"
     ),
     ExpiryError: ProblemType("bad-expiry", HTTPStatus.UNPROCESSABLE_ENTITY, "Not a time to force open until"),
+    NotStagedError: ProblemType("not-staged", HTTPStatus.CONFLICT, "Nothing was staged"),
+    UnknownStagedResetError: ProblemType(
+        "unknown-staged-reset", HTTPStatus.NOT_FOUND, "Unknown staged reset"
+    ),
     RequestValidationError: ProblemType(
         "invalid-request", HTTPStatus.UNPROCESSABLE_ENTITY, "The request makes no sense"
     ),

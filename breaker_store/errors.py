@@ -28,7 +28,9 @@ A branch is what a caller can do about it, a leaf is what went wrong::
         │   └── FeedCursorError     go on behind an id that the feed gave (postgres/feed.py)
         ├── ContendedBreakerError   try again (control.py)
         ├── ChangedBreakerError     look at it anew, and decide again (control.py)
-        └── ExpiryError             say another end, or none (control.py)
+        ├── ExpiryError             say another end, or none (control.py)
+        ├── NotStagedError          narrow the filter, or wait (postgres/staged_resets.py)
+        └── UnknownStagedResetError look for it in the list (postgres/staged_resets.py)
 
 What a wrapped call raises is never wrapped or replaced: it reaches the caller as it is.
 """

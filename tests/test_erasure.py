@@ -18,6 +18,7 @@ SECRET = "no chat with Ada Lovelace"  # noqa: S105 - a text about a person
 
 TABLES = (
     "breaker_events", "breaker_states", "writer_batches", "resealed_batches", "log_position", "log_gaps", "recorders",
+    "staged_resets", "staged_reset_breakers",
 )  # fmt: skip
 
 

@@ -19,11 +19,15 @@ _TRANSITION_KINDS: Final = {label: kind for label, kind in _KINDS.items() if not
 _INTEGER: Final = re.compile("0|-?[1-9][0-9]{0,18}")
 
 
-def _user_id(text: object) -> int:
+def read_integer(text: object, what: str) -> int:
     # Pydantic alone would take "1_0", "010" and "10.0" for 10, and there would be many addresses of one breaker.
     if not _INTEGER.fullmatch(str(text)) or int(str(text)) not in BIGINTS:
-        raise ValueError("a user id is a whole number that fits in signed 64 bits")
+        raise ValueError(f"{what} is a whole number that fits in signed 64 bits")
     return int(str(text))
+
+
+def _user_id(text: object) -> int:
+    return read_integer(text, "a user id")
 
 
 def _instant(text: object) -> datetime:

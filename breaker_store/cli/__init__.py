@@ -27,6 +27,7 @@ from breaker_store.cli import (
     recorders,
     roles,
     serve,
+    staged_resets,
     state,
     token,
     transitions,
@@ -76,6 +77,7 @@ app.command("demo", rich_help_panel=RUN)(demo.show_demo)
 app.command("serve", rich_help_panel=RUN)(serve.serve)
 app.add_typer(token.app, name="token", rich_help_panel=RUN)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=RUN)
+app.add_typer(staged_resets.app, name="staged-resets", rich_help_panel=RUN)
 
 app.add_typer(migrate.app, name="migrate", rich_help_panel=KEEP)
 app.command("postgres", rich_help_panel=KEEP, context_settings=PROGRAM_AND_ITS_OPTIONS)(

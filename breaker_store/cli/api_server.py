@@ -22,6 +22,7 @@ from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.access_tokens import any_token_made
 from breaker_store.serving import GuestServer
 from breaker_store.settings import Location
+from breaker_store.staged_reset import resetting
 from breaker_store.store import open_database
 
 # Named by an import string: in a checkout its folder stands apart, and is part of the package only when installed.
@@ -37,7 +38,7 @@ _MAKE_ONE: Final = "`breaker-store token create NAME --role operator`"
 
 
 async def serve_api(location: Location, host: str, port: int, webhooks: Sequence[Webhook]) -> None:
-    """Serve, and deliver webhooks, until SIGTERM, or SIGINT, which gives its exit code.
+    """Serve, deliver webhooks, and carry out staged resets, until SIGTERM, or SIGINT, which gives its exit code.
 
     Raises:
         ConfigurationError: the address can't be listened on; or it is not the loopback one, and no token was ever made.
@@ -50,7 +51,7 @@ async def serve_api(location: Location, host: str, port: int, webhooks: Sequence
         try:
             async with open_database(location) as database_url:
                 await _check_tokens(database_url, listener)
-                async with delivering(webhooks, database_url):
+                async with delivering(webhooks, database_url), resetting(database_url):
                     await serving.serve(database_url, listener)
         except asyncio.CancelledError:
             if serving.ended_by is None:

@@ -55,6 +55,8 @@ TABLES: Final[dict[str, Grants]] = {
     "recorders": _OPERATIONAL,
     # Written by the function that erases a person.
     "resealed_batches": Grants(_READ, _READ),
+    "staged_reset_breakers": _KEPT,
+    "staged_resets": _KEPT,
     "webhooks": _OPERATIONAL,
     "writer_batches": _APPENDED,
 }

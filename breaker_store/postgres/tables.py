@@ -19,6 +19,9 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
+    ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -30,7 +33,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import UserDefinedType
 
 OUTCOME_KINDS: Final = range(1, 10)
@@ -388,4 +391,53 @@ access_tokens = Table(
     CheckConstraint("role IN ('viewer', 'operator')", "role"),
     CheckConstraint("octet_length(secret_hash) = 32", "hash"),
     comment="Who may use the admin API. Revoked and expired ones stay: the log says by their names who did what",
+)
+
+staged_resets = Table(
+    "staged_resets",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("per_second", Double, nullable=False),
+    Column("created_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    # When it was stopped or done.
+    Column("ended_at", _instant()),
+    # By this server's clock_timestamp(): until then no other process carries it out.
+    Column("leased_until", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("holder", Uuid),
+    Column("total", Integer, nullable=False),
+    Column("reset_count", Integer, nullable=False, server_default=text("0")),
+    Column("moved_on_count", Integer, nullable=False, server_default=text("0")),
+    Column("failed_count", Integer, nullable=False, server_default=text("0")),
+    # 0 running, 1 stopped, 2 done.
+    Column("state", SmallInteger, nullable=False, server_default=text("0")),
+    # The writers under which processes that carried it out have appended: so a reset of its own is known in the log.
+    Column("writers", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
+    # What was asked for: states, error, since.
+    Column("filter", JSONB, nullable=False),
+    Column("actor", Text),
+    Column("reason", Text),
+    Column("stopped_by", Text),
+    CheckConstraint("reset_count + moved_on_count + failed_count <= total", "counts"),
+    Index("staged_resets_running", "id", postgresql_where=text("state = 0")),
+    comment="Resets of many breakers, a few a second: which were asked for, how far they are, who carries them out",
+    # The counts change with every breaker.
+    postgresql_with={"fillfactor": "50"},
+)
+
+staged_reset_breakers = Table(
+    "staged_reset_breakers",
+    metadata,
+    Column("staged_reset_id", BigInteger, ForeignKey("staged_resets.id"), primary_key=True),
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("settled_at", _instant()),
+    # The reset, as an event.
+    Column("writer_id", BigInteger),
+    Column("writer_seq", BigInteger),
+    # The breaker's version as it was staged.
+    Column("version", Integer, nullable=False),
+    # 0 waiting, 1 reset, 2 moved on, 3 failed.
+    Column("settlement", SmallInteger, nullable=False, server_default=text("0")),
+    Column("error", Text),
+    comment="The breakers of staged resets, and what became of each",
+    postgresql_with={"fillfactor": "80"},
 )

@@ -43,6 +43,8 @@ BEGIN
 
     UPDATE breaker_states SET user_id = pseudonym, last_failure = NULL, trip_error = NULL WHERE user_id = the_user_id;
 
+    UPDATE staged_reset_breakers SET user_id = pseudonym, error = NULL WHERE user_id = the_user_id;
+
     UPDATE breaker_events SET
         user_id = pseudonym,
         operation = NULL,
