@@ -22,7 +22,7 @@ def deliver_spool(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Store what a process that will not come back left in its spool."""
+    """Store what a process that is gone left in its spool."""
     tally = run(_deliver(locate(database_url, data_dir), spool_dir))
     if as_json:
         typer.echo(json.dumps(_document(tally)))

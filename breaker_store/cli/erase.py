@@ -13,6 +13,7 @@ from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
 from breaker_store.cli.progress import show_progress
 from breaker_store.cli.user_id import UserId
+from breaker_store.core.wording import counted
 from breaker_store.settings import Location
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def erase_user(  # noqa: PLR0913, PLR0917 - one parameter for each option
         typer.echo(json.dumps(asdict(found)))
     else:
         typer.echo(
-            f"erased user {user_id} from {found.events:,} events; {found.batches:,} batches were sealed again"
+            f"erased user {user_id} from {counted(found.events, 'event')}; "
+            f"{counted(found.batches, 'batch', 'batches')} sealed again"
         )
 
 

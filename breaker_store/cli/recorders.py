@@ -42,7 +42,7 @@ def list_recorders(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show how each process records, and what is missing in the log.
+    """Show how each process records, and what it lost.
 
     What is missing is shown with the reason.
     """

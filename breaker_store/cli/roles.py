@@ -10,7 +10,7 @@ from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate, owner_address
 from breaker_store.postgres.privileges import DEFAULT_APPLICATION, DEFAULT_MAINTENANCE, Roles, roles_sql
 
-app = typer.Typer(help="Keep owner, application and maintenance apart in the database.", no_args_is_help=True)
+app = typer.Typer(help="Make the roles of the database, and what they may.", no_args_is_help=True)
 
 Application: TypeAlias = Annotated[
     str, typer.Option("--application", metavar="NAME", help="The role of bots, API and commands.")

@@ -12,6 +12,7 @@ import typer
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
 from breaker_store.cli.progress import show_progress
+from breaker_store.core.wording import counted
 from breaker_store.settings import Location
 
 if TYPE_CHECKING:
@@ -102,16 +103,16 @@ def _verify_export(export: Path, proof: Path, expected: Head | None) -> Verifica
 def _show(found: Verification, expected: Head | None) -> None:
     batches = found.batches
     typer.echo(
-        f"checked {batches.events:,} events in {batches.batches:,} batches, {found.transitions:,} transitions in their "
-        f"chain, {found.breakers:,} breakers"
+        f"checked {counted(batches.events, 'event')} in {counted(batches.batches, 'batch', 'batches')}, "
+        f"{counted(found.transitions, 'transition')} in their chain, {counted(found.breakers, 'breaker')}"
     )
     for count, what in (
-        (batches.old_batches, "batches of an earlier version are not covered but for their order"),
-        (batches.dropped_batches, "batches have no outcomes any more: their days were dropped"),
-        (batches.resealed_batches, "batches were sealed again when somebody was erased"),
+        (batches.old_batches, "of an earlier version: not covered but for their order"),
+        (batches.dropped_batches, "without all their outcomes: days were dropped"),
+        (batches.resealed_batches, "sealed again when somebody was erased"),
     ):
         if count:
-            typer.echo(f"{count:,} {what}")
+            typer.echo(f"{counted(count, 'batch', 'batches')} {what}")
     for text in found.findings:
         typer.echo(f"WRONG: {text}")
     if found.problems > len(found.findings):

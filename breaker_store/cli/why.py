@@ -40,7 +40,7 @@ def explain_transition(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Explain why a breaker opened, in a sentence with its evidence."""
+    """Explain why a breaker opened, with the evidence."""
     item = run(_ask(locate(database_url, data_dir), user_id, event_id))
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(item), default=plain))

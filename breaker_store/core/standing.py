@@ -108,7 +108,7 @@ def _forced(state: BreakerState, remaining_us: int | None, opening: Transition |
     until = f"{by} until {moment(state.retry_at)}"
     if remaining_us:
         return f"is forced open{until}{because}"
-    return f"was forced open{until}{because}; {how_it_goes_on(state, remaining_us)}"
+    return f"was forced open{until}{because}; it {how_it_goes_on(state, remaining_us)}"
 
 
 def how_it_goes_on(state: BreakerState, remaining_us: int | None) -> str:

@@ -9,6 +9,7 @@ recorded here can so be had again, and does not wait for the disk.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -199,8 +200,10 @@ class StagedResetQueue:
         if connection is None:
             return
         try:
-            await connection.execute(_RELEASE, self.id, self._holder)
-            await connection.close()
+            # Where the database is away the lease lapses by itself.
+            with suppress(*UNREACHABLE):
+                await connection.execute(_RELEASE, self.id, self._holder)
+                await connection.close()
         finally:
             connection.terminate()
 

@@ -28,6 +28,10 @@ LONG_AGO = "2019-01-01T00:00:00Z"
 LONG_AHEAD = "2199-01-01T00:00:00Z"
 REVOKED = ("Unauthorized", "401: the bot's token was revoked")
 SLOW = ("TimeoutError", "no answer within 10 s")
+STAGED = f"{PREFIX}/staged-resets"
+JSON = {"content-type": "application/json"}
+MAINTENANCE = {"expires_in_seconds": 7_200, "reason": "the provider is being moved"}
+PROVIDER_IS_BACK = {"error": REVOKED[0], "per_second": 2, "reason": "the provider is back"}
 
 
 def outcomes(user_id: int, letters: str, error: tuple[str, str], step: int = SECOND) -> list[ImportedOutcome]:
@@ -112,7 +116,7 @@ class Request:
 
 
 CONTEND = """
-CREATE FUNCTION change_first() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION change_first() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE breaker_states SET version = version + 1;
     RETURN NEW;
@@ -145,6 +149,28 @@ def answered() -> Iterator[Request]:
     yield Request("summarize", f"{PREFIX}/summary?at={AN_INSTANT}", name="at an instant")
     yield Request("show_state", f"{PREFIX}/101?at={AN_INSTANT}", name="at an instant")
     yield Request("reset", f"{PREFIX}/103/reset", method="POST", body={"reason": "the service is well again"})
+    yield from acted()
+    yield from staged()
+
+
+def acted() -> Iterator[Request]:
+    """What is done to one breaker by hand."""
+    user = f"{PREFIX}/104"
+    yield Request("force_open", f"{user}/force-open", method="POST", body=MAINTENANCE)
+    yield Request("release", f"{user}/release", method="POST", body={"reason": "it was quicker than that"})
+    yield Request(
+        "set_policy", f"{user}/policy", method="PUT", body={"failure_threshold": 10, "reason": "flaky"}
+    )
+    yield Request("clear_policy", f"{user}/policy", method="DELETE")
+    yield Request("set_policy", f"{user}/policy", method="PUT", body={"timeout_seconds": 5}, name="one field")
+
+
+def staged() -> Iterator[Request]:
+    yield Request("count_matches", f"{STAGED}/matches?error={REVOKED[0]}")
+    yield Request("stage_reset", STAGED, 201, method="POST", body=PROVIDER_IS_BACK)
+    yield Request("list_staged_resets", STAGED)
+    yield Request("show_staged_reset", f"{STAGED}/1")
+    yield Request("stop_staged_reset", f"{STAGED}/1/stop", method="POST")
 
 
 def refused() -> Iterator[Request]:
@@ -163,7 +189,8 @@ def refused() -> Iterator[Request]:
     yield Request("stream_transitions", f"{PREFIX}/transitions/stream?since=1", 422, "unknown parameter")
     yield from refused_explanations()
     yield from refused_instants()
-    yield from refused_resets()
+    yield from refused_actions()
+    yield from refused_stagings()
 
 
 def refused_explanations() -> Iterator[Request]:
@@ -179,13 +206,37 @@ def refused_instants() -> Iterator[Request]:
         yield Request(name, f"{PREFIX}/{path}?at={LONG_AHEAD}", 422, "yet to come")
 
 
-def refused_resets() -> Iterator[Request]:
-    reset = Request("reset", f"{PREFIX}/101/reset", method="POST")
-    json_type = {"content-type": "application/json"}
-    yield replace(reset, status=404, name="unknown user", path=f"{PREFIX}/404404/reset")
-    yield replace(reset, status=422, name="unknown field", body={"because": "I can"})
-    yield replace(reset, status=400, name="no text", content=b"\xff", headers=json_type)
-    yield replace(reset, status=409, name="contended", contended=True)
+def refused_actions() -> Iterator[Request]:
+    for name, path, method, body in (
+        ("reset", "reset", "POST", None),
+        ("force_open", "force-open", "POST", None),
+        ("release", "release", "POST", None),
+        ("set_policy", "policy", "PUT", {"success_threshold": 3}),
+        ("clear_policy", "policy", "DELETE", None),
+    ):
+        action = Request(name, f"{PREFIX}/104/{path}", method=method, body=body)
+        yield replace(action, status=404, name="unknown user", path=f"{PREFIX}/404404/{path}")
+        yield replace(action, status=412, name="moved on", headers={"if-match": '"1-00000000"'})
+        if name != "clear_policy":
+            yield replace(action, status=422, name="unknown field", body={"because": "I can"})
+            yield replace(action, status=400, name="no text", body=None, content=b"\xff", headers=JSON)
+        if name != "release":
+            yield replace(action, status=409, name="contended", contended=True)
+    yield Request("clear_policy", f"{PREFIX}/me/policy", 422, "no user id", method="DELETE")
+    yield Request("release", f"{PREFIX}/104/release", 409, "not forced open", method="POST")
+    past = {"expires_at": LONG_AGO}
+    yield Request("force_open", f"{PREFIX}/104/force-open", 422, "has passed", method="POST", body=past)
+
+
+def refused_stagings() -> Iterator[Request]:
+    stage = Request("stage_reset", STAGED, method="POST", body=PROVIDER_IS_BACK | {"error": "NoSuchError"})
+    yield replace(stage, status=409, name="nobody matches")
+    yield replace(stage, status=422, name="everybody", body={"per_second": 1})
+    yield replace(stage, status=400, name="no text", body=None, content=b"\xff", headers=JSON)
+    yield Request("count_matches", f"{STAGED}/matches", 422, "everybody")
+    for name, path, method in (("show_staged_reset", "", "GET"), ("stop_staged_reset", "/stop", "POST")):
+        yield Request(name, f"{STAGED}/404{path}", 404, "unknown", method=method)
+        yield Request(name, f"{STAGED}/me{path}", 422, "no number", method=method)
 
 
 def troubled() -> Iterator[Request]:

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from breaker_store.api.app import create_app
 from breaker_store.api.authentication import Role
 from breaker_store.postgres.access_tokens import create_token
+from tests.addresses import as_maintenance
 from tests.api.example_requests import PREFIX, seed
 
 STREAM = f"{PREFIX}/transitions/stream"
@@ -42,7 +43,7 @@ async def address(database_url: str) -> str:
 
 @pytest.fixture
 async def tokens(address: str) -> dict[Role, str]:
-    created = {role: await create_token(address, role, role) for role in Role}
+    created = {role: await create_token(as_maintenance(address), role, role) for role in Role}
     return {role: each.token for role, each in created.items() if each is not None}
 
 

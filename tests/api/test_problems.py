@@ -220,7 +220,7 @@ async def test_every_route_documents_its_errors(client):
     paths = (await client.get("/openapi.json")).json()["paths"]
     errors = {
         path: {status for method in methods.values() for status in method["responses"]}
-        - {"200", "401", "403", "500"}
+        - {"200", "201", "401", "403", "500"}
         for path, methods in paths.items()
     }
     assert errors == {
@@ -232,7 +232,14 @@ async def test_every_route_documents_its_errors(client):
         f"{PREFIX}/recorders": {"422", "503"},
         f"{PREFIX}/transitions/stream": {"400", "422", "503"},
         f"{PREFIX}/{{user_id}}": {"404", "410", "422", "503"},
-        f"{PREFIX}/{{user_id}}/reset": {"400", "404", "409", "422", "503"},
+        f"{PREFIX}/{{user_id}}/reset": {"400", "404", "409", "412", "422", "503"},
+        f"{PREFIX}/{{user_id}}/force-open": {"400", "404", "409", "412", "422", "503"},
+        f"{PREFIX}/{{user_id}}/release": {"400", "404", "409", "412", "422", "503"},
+        f"{PREFIX}/{{user_id}}/policy": {"400", "404", "409", "412", "422", "503"},
+        f"{PREFIX}/staged-resets": {"400", "409", "422", "503"},
+        f"{PREFIX}/staged-resets/matches": {"422", "503"},
+        f"{PREFIX}/staged-resets/{{staged_reset_id}}": {"404", "422", "503"},
+        f"{PREFIX}/staged-resets/{{staged_reset_id}}/stop": {"404", "422", "503"},
         f"{PREFIX}/{{user_id}}/transitions": {"400", "404", "422", "503"},
         f"{PREFIX}/{{user_id}}/transitions/{{transition_id}}/explanation": {"404", "422", "503"},
         f"{PREFIX}/{{user_id}}/events": {"400", "404", "422", "503"},
@@ -247,5 +254,5 @@ async def test_every_route_documents_its_errors(client):
         answered = "text/event-stream" if path.endswith("/stream") else "application/json"
         for method in methods.values():
             for status, response in method["responses"].items():
-                expected = answered if status == "200" else "application/problem+json"
+                expected = answered if status in {"200", "201"} else "application/problem+json"
                 assert list(response["content"]) == [expected]

@@ -17,6 +17,7 @@ from breaker_store.api.sign_in import LOOK_AGAIN_SECONDS, OPEN_PATHS, RequireSig
 from breaker_store.core.access import write_token
 from breaker_store.errors import LogUnavailableError
 from breaker_store.postgres.access_tokens import create_token, revoke_token
+from tests.addresses import as_maintenance
 from tests.api.conftest import FromAnywhere
 from tests.api.example_requests import NOBODY_LISTENS, PREFIX
 from tests.api.streaming import Connection, Served, commit
@@ -57,7 +58,7 @@ BEHIND_THE_DOOR = [(method, path) for method, path in ENDPOINTS if path not in O
 async def make_token(
     database_url: str, role: Role, name: str = "", expires_in: timedelta | None = None
 ) -> str:
-    created = await create_token(database_url, name or role, role, expires_in)
+    created = await create_token(as_maintenance(database_url), name or role, role, expires_in)
     assert created is not None
     return created.token
 
@@ -146,13 +147,13 @@ async def test_a_foreign_page_changes_nothing_though_it_has_a_token(guarded, ope
 
 
 async def test_whatever_is_wrong_with_a_token_is_answered_alike(
-    guarded, operator, database_url, connection: asyncpg.Connection
+    guarded, operator, database_url, owner: asyncpg.Connection
 ):
     public_id = operator.split("_")[1]
     expired = await make_token(database_url, Role.OPERATOR, "expired", timedelta(days=1))
-    await connection.execute("UPDATE access_tokens SET expires_at = clock_timestamp() WHERE name = 'expired'")
+    await owner.execute("UPDATE access_tokens SET expires_at = clock_timestamp() WHERE name = 'expired'")
     revoked = await make_token(database_url, Role.OPERATOR, "revoked")
-    assert await revoke_token(database_url, "revoked")
+    assert await revoke_token(as_maintenance(database_url), "revoked")
     wrong = [
         [],
         [expired],
@@ -221,7 +222,7 @@ async def test_a_stream_ends_when_its_token_is_revoked(database_url, store, view
             assert refused.status == 401
         async with Connection.to(served.url, headers=bearing(viewer)) as stream:
             await stream.next_event()
-            await revoke_token(database_url, "viewer")
+            await revoke_token(as_maintenance(database_url), "viewer")
             await read_to_its_end(stream, store)
         assert served.app.state.feed._readers == 0
 

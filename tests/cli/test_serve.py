@@ -95,9 +95,13 @@ def test_from_outside_while_the_database_is_away(invoke: Invoke) -> None:
     assert "Postgres can't be reached" in result.stderr
 
 
-def test_from_outside_with_tokens(start: Start, call: Invoke, database_url: str) -> None:
+def test_from_outside_with_tokens(
+    start: Start, invoke: Invoke, database_url: str, maintenance_url: str
+) -> None:
     """Once one was made it does, and asks for it; also when it is revoked: then nobody is let in."""
-    token = call("token", "create", "alice", "--role", "operator").stdout.strip()
+    token = invoke(
+        "token", "create", "alice", "--role", "operator", "--database-url", maintenance_url
+    ).stdout.strip()
     process = start("serve", "--host", "0.0.0.0", "--port", 0, "--database-url", database_url)  # noqa: S104
     address = read_address(process).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
     with httpx.Client(base_url=address) as client:
@@ -106,7 +110,7 @@ def test_from_outside_with_tokens(start: Start, call: Invoke, database_url: str)
     process.terminate()
     said = process.communicate(timeout=SECONDS_TO_END)[1]
     assert said == "an attempt to sign in failed: from 127.0.0.1, with no token\n"
-    call("token", "revoke", "alice")
+    invoke("token", "revoke", "alice", "--database-url", maintenance_url)
     process = start("serve", "--host", "0.0.0.0", "--port", 0, "--database-url", database_url)  # noqa: S104
     address = read_address(process).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
     answer = httpx.get(f"{address}/", headers={"authorization": f"Bearer {token}"})

@@ -14,6 +14,12 @@ from breaker_store.core.access import hash_secret
 from .conftest import Invoke
 
 
+@pytest.fixture
+def database_url(maintenance_url: str) -> str:
+    """Ask as maintenance: making tokens is not the application's."""
+    return maintenance_url
+
+
 def read_rows(database_url: str) -> list[asyncpg.Record]:
     async def read() -> list[asyncpg.Record]:
         connection = await asyncpg.connect(database_url)

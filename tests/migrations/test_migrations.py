@@ -38,7 +38,7 @@ FROM relation WHERE relkind IN ('i', 'I')
 UNION ALL SELECT format('comment %s %s %s', relname, objsubid, description)
 FROM relation JOIN pg_description ON objoid = oid AND classoid = 'pg_class'::regclass
 UNION ALL SELECT format('trigger %s %s', pg_get_triggerdef(pg_trigger.oid), tgenabled)
-FROM relation JOIN pg_trigger ON tgrelid = relation.oid
+FROM relation JOIN pg_trigger ON tgrelid = relation.oid AND (NOT tgisinternal OR tgparentid <> 0)
 UNION ALL SELECT format('function %s %s', pg_get_functiondef(oid), proacl)
 FROM pg_proc WHERE pronamespace = 'public'::regnamespace
 UNION ALL SELECT format('type %s', typname) FROM pg_type

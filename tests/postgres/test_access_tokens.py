@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import asyncpg
+import pytest
 
 from breaker_store.core.access import Principal, Role, find_token
 from breaker_store.postgres.access_tokens import (
@@ -12,6 +13,12 @@ from breaker_store.postgres.access_tokens import (
     read_tokens,
     revoke_token,
 )
+
+
+@pytest.fixture
+def database_url(maintenance_url: str) -> str:
+    """Ask as maintenance: making tokens is not the application's."""
+    return maintenance_url
 
 
 async def test_a_token_is_in_force_from_when_it_is_made(database_url: str, connection: asyncpg.Connection):
