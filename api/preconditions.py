@@ -30,8 +30,9 @@ TAGGED: Final[dict[int | str, dict[str, Any]]] = {
 """Documents the answers that have an ETag, in the form of a route's `responses`."""
 
 
-def _check(text: str) -> str:
-    _read(text)
+def _check(text: str | None) -> str | None:
+    if text is not None:
+        _read(text)
     return text
 
 
@@ -46,7 +47,7 @@ def _read(text: str) -> StateVersion | None:
 
 
 _Tag = Annotated[
-    str,
+    str | None,
     AfterValidator(_check),
     WithJsonSchema({"type": "string", "pattern": '^([*]|"(0|[1-9][0-9]{0,8})-[0-9a-f]{8}")$'}),
 ]
@@ -54,7 +55,7 @@ _Tag = Annotated[
 
 async def _expected(
     if_match: Annotated[
-        _Tag | None,
+        _Tag,
         Header(description="Only if the breaker still is at this version: its ETag, or * for any."),
     ] = None,
 ) -> StateVersion | None:

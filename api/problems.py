@@ -8,7 +8,7 @@ and `fastapi-rfc9457` answers what is wrong with a parameter in an extension alo
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -19,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from breaker_store.control import ChangedBreakerError, ContendedBreakerError, ExpiryError
 from breaker_store.errors import (
@@ -39,6 +40,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 _TYPES: Final = "urn:problem-type:breaker-store:"
 _NO_TYPE: Final = "about:blank"
+_METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 class Problem(BaseModel):
@@ -201,7 +203,18 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
         raise error
     status = HTTPStatus(error.status_code)
     detail = status.description if error.detail == status.phrase else error.detail
-    return _answer(_plain(request, status, detail), error.headers)
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return _answer(_plain(request, status, detail), headers)
+
+
+def _allowed(request: Request) -> Iterator[str]:
+    """Give the methods of a path, which may be those of several routes: the framework names one's alone."""
+    for method in _METHODS:
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            yield method
 
 
 def answer_status(request: Request, status: HTTPStatus, detail: str) -> JSONResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from breaker_store.api.schemas.answers import Answer
 from breaker_store.api.schemas.parameters import Instant, KindName, TransitionKindName
@@ -106,7 +106,12 @@ class ForceOpenRequest(ActionRequest):
         return self
 
 
-_Count = Annotated[int, Field(ge=1, le=GREATEST_COUNT, strict=True)]
+def _whole(value: object) -> object:
+    # To JSON 10.0 is as whole a number as 10.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_Count = Annotated[int, Field(ge=1, le=GREATEST_COUNT, strict=True), BeforeValidator(_whole)]
 _ErrorNames = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=NAME_LIMIT, pattern=r"^[^\x00-\x20\x7f]+$")]],
     Field(max_length=100),
