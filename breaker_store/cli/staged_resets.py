@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import getpass
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from breaker_store.cli.acting import login_name
 from breaker_store.cli.breaker_list import read_state
 from breaker_store.cli.ending import FAILED, INTERRUPTED, run, say
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
@@ -120,15 +120,7 @@ async def _stage(location: Location, wanted: StagedFilter, per_second: float, re
     from breaker_store.store import open_database  # noqa: PLC0415
 
     async with open_database(location) as database_url:
-        return await stage_reset(database_url, wanted, per_second, actor=_account(), reason=reason)
-
-
-def _account() -> str:
-    """Name who runs this, as far as the system can tell."""
-    try:
-        return f"command line, {getpass.getuser()}"
-    except (KeyError, OSError):  # an account without a name
-        return "command line"
+        return await stage_reset(database_url, wanted, per_second, actor=login_name(), reason=reason)
 
 
 @app.command("watch")
@@ -218,7 +210,7 @@ async def _stop(location: Location, number: int) -> Found:
     from breaker_store.store import open_database  # noqa: PLC0415
 
     async with open_database(location) as database_url:
-        await stop_staged_reset(database_url, number, actor=_account())
+        await stop_staged_reset(database_url, number, actor=login_name())
         return await _ask(Location(database_url), number)
 
 
