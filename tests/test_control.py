@@ -4,9 +4,20 @@ import asyncio
 
 import pytest
 
-from breaker_store import BreakerStore, Kind, UnknownBreakerError, control
+from breaker_store import (
+    BreakerStore,
+    CircuitBreakerOpenError,
+    CircuitState,
+    Kind,
+    Policy,
+    UnknownBreakerError,
+    control,
+)
 from breaker_store.control import ContendedBreakerError
+from breaker_store.core.standing import StateVersion
 from breaker_store.ports import Source
+from breaker_store.postgres.verification import verify
+from tests.postgres.living import Ear
 
 
 async def answer() -> None:
@@ -65,3 +76,88 @@ async def test_a_reset_comes_after_what_it_resets_whatever_the_clocks_say(databa
     times = await connection.fetch("SELECT occurred_at FROM breaker_transitions ORDER BY version")
     assert len(times) == 3
     assert sorted(times) == times
+
+
+async def test_a_breaker_that_is_forced_open_keeps_its_end_over_a_restart(database_url, known):
+    await control.force_open(database_url, known, for_seconds=7_200, actor="Ada", reason="maintenance")
+    async with BreakerStore.open(database_url=database_url) as store:
+        breaker = store.registry.get_breaker(known)
+        assert breaker.get_state()["timeout_remaining"] == pytest.approx(7_200, abs=60)
+        with pytest.raises(CircuitBreakerOpenError):
+            await breaker.call(answer)
+    await control.force_open(database_url, known, actor="Ada")
+    async with BreakerStore.open(database_url=database_url) as store:
+        assert store.registry.get_breaker(known).state.retry_at is None
+
+
+async def test_a_policy_set_meanwhile_changes_nothing_of_that_end(database_url, known):
+    await control.force_open(database_url, known, for_seconds=7_200)
+    standing = await control.set_policy(database_url, known, {"timeout_seconds": 1.0})
+    assert standing.forced
+    assert standing.state["timeout_remaining"] == pytest.approx(7_200, abs=60)
+
+
+async def test_a_call_that_was_under_way_when_it_was_forced_open_changes_nothing(database_url, known):
+    async with BreakerStore.open(database_url=database_url, policy=Policy(failure_threshold=1)) as store:
+        breaker, under_way = store.registry.get_breaker(known), asyncio.Event()
+
+        async def fail_late() -> None:
+            await under_way.wait()
+            raise ConnectionError
+
+        call = asyncio.ensure_future(breaker.call(fail_late))
+        await asyncio.sleep(0)
+        breaker.force_open(actor="Ada")
+        under_way.set()
+        with pytest.raises(ConnectionError):
+            await call
+        await store.flush()
+        assert (breaker.state.forced, breaker.state.failure_count) == (True, 0)
+        breaker.release()
+        assert await breaker.call(answer) is None
+
+
+async def test_of_two_resets_of_what_both_saw_one_is_refused(database_url, known):
+    async with BreakerStore.open(database_url=database_url) as store:
+        seen = StateVersion.of(store.registry.get_breaker(known).state)
+    answers = await asyncio.gather(
+        *(control.reset(database_url, known, expected=seen, actor=name) for name in ("Ada", "Bob")),
+        return_exceptions=True,
+    )
+    assert sorted(type(each).__name__ for each in answers) == ["ChangedBreakerError", "Standing"]
+
+
+async def test_two_resets_and_a_probe_in_flight_leave_one_chain(database_url, known, connection):
+    """The probe began before the resets, so its failure opens nothing."""
+    policy = Policy(failure_threshold=1, timeout_seconds=0, success_threshold=2)
+    async with BreakerStore.open(database_url=database_url, policy=policy) as store:
+        breaker, under_way = store.registry.get_breaker(known), asyncio.Event()
+
+        async def fail() -> None:
+            raise ConnectionError
+
+        async def fail_late() -> None:
+            await under_way.wait()
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            await breaker.call(fail)
+        await store.flush()
+        ear = Ear(store.registry)
+        probe = asyncio.ensure_future(breaker.call(fail_late))
+        await asyncio.sleep(0)
+        await store.flush()
+        resets = [control.reset(database_url, known, actor=name) for name in ("Ada", "Bob")]
+        await asyncio.gather(*resets, return_exceptions=True)
+        await ear.wait_for_kind(Kind.RESET, known)
+        under_way.set()
+        with pytest.raises(ConnectionError):
+            await probe
+        await store.flush()
+        assert breaker.state.state is CircuitState.CLOSED
+    kinds = await connection.fetch(
+        "SELECT kind FROM breaker_transitions WHERE position IS NOT NULL ORDER BY position"
+    )
+    assert [row["kind"] for row in kinds][:2] == [Kind.OPENED, Kind.HALF_OPENED]
+    assert {row["kind"] for row in kinds[2:]} == {Kind.RESET}
+    assert (await verify(database_url)).findings == ()
