@@ -148,7 +148,9 @@ async def force_open(  # noqa: PLR0913 - each is another fact
 
     def order(_state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
         try:
-            end = end_after(at, for_seconds) if for_seconds is not None else until and microseconds(until)
+            end = None if until is None else microseconds(until)
+            if for_seconds is not None:
+                end = end_after(at, for_seconds)
             return ForceOpen(at, event_id, era, end, by.actor, by.reason)
         except ValueError as error:
             raise ExpiryError(str(error)) from error

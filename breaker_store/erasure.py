@@ -266,8 +266,6 @@ def _decide(state: BreakerState, now: int, told: str, actor: str | None) -> Tran
 
 
 async def _call(connection: Connection, found: _Found, transition: Transition) -> int:
-    columns = list(zip(*found.sealed, strict=True)) or [[]] * len(_Sealed._fields)
-    writer_ids, batch_nos, salts, before, after = columns
     sealed = seal(_batch_of(found.pseudonym, transition))
     events: int = await connection.fetchval(
         _ERASE,
@@ -276,11 +274,11 @@ async def _call(connection: Connection, found: _Found, transition: Transition) -
         [event_id.writer_id for event_id in found.ids],
         [event_id.writer_seq for event_id in found.ids],
         found.details,
-        writer_ids,
-        batch_nos,
-        salts,
-        before,
-        after,
+        [each.writer_id for each in found.sealed],
+        [each.batch_no for each in found.sealed],
+        [each.salt for each in found.sealed],
+        [each.before for each in found.sealed],
+        [each.after for each in found.sealed],
         *transition.event_id,
         FORMAT,
         int(Source.OPERATOR),

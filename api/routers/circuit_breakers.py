@@ -111,7 +111,7 @@ async def force_open(  # noqa: PLR0913, PLR0917 - what FastAPI hands it
     body: ForceOpenRequest | None = None,
 ) -> ActionAnswer:
     """Open a user's breaker, whatever its state, until it is released or the time is over; once more sets another end."""
-    wanted = body or ForceOpenRequest()
+    wanted = body or ForceOpenRequest.model_validate({})
     standing = await control.force_open(
         database.url,
         user_id,

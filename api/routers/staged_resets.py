@@ -63,7 +63,8 @@ async def stage_reset(
 @router.get("/matches", responses=describe_errors(RequestValidationError))
 async def count_matches(connection: Reader, query: Annotated[MatchingQuery, Query()]) -> MatchesAnswer:
     """Count the breakers that a staged reset would have; nothing is staged."""
-    return MatchesAnswer(matched=await staged_resets.count_matches(connection, query.to_filter()))
+    matched = await staged_resets.count_matches(connection, query.to_filter())
+    return MatchesAnswer(matched=matched, largest=staged_resets.LARGEST)
 
 
 @router.get("/{staged_reset_id}", responses=_ONE_ERRORS)

@@ -10,9 +10,9 @@ from datetime import date
 from typing import Final
 
 from breaker_store.core.events import EventId
+from breaker_store.ports import SALT_BYTES
 from breaker_store.postgres.codec import (
     FORMAT,
-    SALT_BYTES,
     batch_digest,
     contents_digest,
     countable_digest,

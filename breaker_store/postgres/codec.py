@@ -184,7 +184,9 @@ def erased_document(document: Mapping[str, Any], pseudonym: int) -> dict[str, An
 
 
 def _without_texts(failure: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return failure and {**failure, "error_type": None, "error_message": None, "operation": None}
+    if failure is None:
+        return None
+    return {**failure, "error_type": None, "error_message": None, "operation": None}
 
 
 def _encode_rows(writer_id: int, rows: Sequence[OutcomeRow]) -> list[bytes]:
@@ -192,7 +194,7 @@ def _encode_rows(writer_id: int, rows: Sequence[OutcomeRow]) -> list[bytes]:
 
     The common row, a success with nothing to say, is packed in one go.
     """
-    parts = []
+    parts: list[bytes] = []
     for row in rows:
         at, user_id, seq, duration, generation, era, kind, verdict, *rest, operation, error_type, message = (
             row

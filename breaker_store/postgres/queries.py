@@ -49,7 +49,8 @@ _HISTORY: Final = "1"
 _NEWEST_FIRST: Final = "ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC"
 _IS_KNOWN: Final = "SELECT EXISTS (SELECT FROM breaker_states WHERE user_id = $1)"
 
-Item = TypeVar("Item", bound=EventItem | TransitionItem)
+Item = TypeVar("Item")
+HistoryItem = TypeVar("HistoryItem", bound=EventItem | TransitionItem)
 Position = TypeVar("Position")
 
 
@@ -187,8 +188,8 @@ async def _page(
     user_id: int,
     history_filter: HistoryFilter,
     source: _Source,
-    read_item: Callable[[asyncpg.Record], Item],
-) -> Page[Item, Cursor]:
+    read_item: Callable[[asyncpg.Record], HistoryItem],
+) -> Page[HistoryItem, Cursor]:
     driver_connection = await driver_connection_of(connection)
     statement, values = _select_history(source, user_id, history_filter)
     rows = await driver_connection.fetch(statement, *values)
@@ -209,7 +210,7 @@ def _places(rows: list[asyncpg.Record]) -> list[Place]:
     ]
 
 
-def _remarked(item: Item, row: asyncpg.Record, remarks: Mapping[Place, str]) -> Item:
+def _remarked(item: HistoryItem, row: asyncpg.Record, remarks: Mapping[Place, str]) -> HistoryItem:
     if row["version"] is None or not remarks:
         return item
     text = remarks.get(Place(row["user_id"], row["version"]))
