@@ -68,7 +68,7 @@ class BatchReport:
 
     Attributes:
         events, batches: whose contents are those that were sealed, or not.
-        old_batches: of format 1, whose contents no check covers.
+        old_batches: of another format than this version writes, whose contents no check covers.
         dropped_batches: whose outcomes are gone with their days, all or some, which retention drops from the oldest on.
         resealed_batches: from which somebody was erased.
 

@@ -511,3 +511,11 @@ async def test_it_is_answered_within_a_transaction_that_has_begun(database_url, 
     await engine.dispose()
     without = asdict(await ask())
     assert asdict(within) | {"recurrence": None} == without | {"recurrence": None}
+
+
+async def test_an_old_decision_is_explained_by_the_rules_of_its_day(database_url, connection, ask):
+    await faults.revoke_token(database_url)
+    await control.set_policy(database_url, USER, {"failure_threshold": 99, "timeout_seconds": 1.0})
+    found = await ask(USER, (await ids(connection))[0])
+    assert "after 5 failures in a row" in found.sentence
+    assert (found.policy["failure_threshold"], found.policy["timeout_seconds"]) == (5, 60.0)
