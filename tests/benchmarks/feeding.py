@@ -94,7 +94,11 @@ def copying_tuples(connection: Connection, feed: Feed) -> Timed:
 
 
 def records(batch: Batch) -> Sequence[tuple[Any, ...]]:
-    return [(to_datetime(at), user_id, batch.writer_id, *others) for at, user_id, *others in batch.outcomes]
+    return [
+        (to_datetime(at), batch.writer_id, *countable, user_id, *texts, trace_id)
+        for at, user_id, *countable, trace_id, operation, error_type, message in batch.outcomes
+        for texts in ((operation, error_type, message),)
+    ]
 
 
 class Sender:
