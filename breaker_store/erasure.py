@@ -218,7 +218,7 @@ async def _find(database_url: str, user_id: int, on_progress: Callable[[int, int
     async with snapshot(database_url, "the erasure") as connection:
         first, last = await connection.fetchrow(_SPAN, user_id)
         # Far from what platforms hand out: their ids are small, and those of groups not so far below zero.
-        pseudonym = -(2**62) - secrets.randbelow(2**62)
+        pseudonym = -(2**62) - 1 - secrets.randbelow(2**62)
         found = _Found(user_id, pseudonym, await read_reseals(connection))
         if first is None:
             return found

@@ -107,7 +107,7 @@ def _show(found: Verification, expected: Head | None) -> None:
         f"{counted(found.transitions, 'transition')} in their chain, {counted(found.breakers, 'breaker')}"
     )
     for count, what in (
-        (batches.old_batches, "of another version of this package: not covered but for their order"),
+        (batches.old_batches, "of an earlier version: not covered but for their order"),
         (batches.dropped_batches, "without all their outcomes: days were dropped"),
         (batches.resealed_batches, "sealed again when somebody was erased"),
     ):

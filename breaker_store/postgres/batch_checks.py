@@ -39,6 +39,16 @@ WHERE batch_no <> coalesce(last_batch_no, 0) + 1
 ORDER BY writer_id, batch_no
 """
 
+_STRAYS: Final = """
+SELECT writer_id, writer_seq
+FROM breaker_transitions AS transition
+WHERE NOT EXISTS (
+    SELECT FROM writer_batches AS batch
+    WHERE batch.writer_id = transition.writer_id AND writer_seq BETWEEN first_seq AND last_seq
+)
+ORDER BY writer_id, writer_seq
+"""
+
 _EVENTS: Final = "SELECT coalesce(sum(event_count), 0)::bigint FROM writer_batches"
 
 _RESEALED: Final = "SELECT writer_id, batch_no, digest_before, digest_after FROM resealed_batches"
@@ -59,6 +69,8 @@ LEFT JOIN breaker_transitions AS erasure
 GROUP BY erasure_writer_id, erasure_writer_seq, details
 """
 
+_UNSEALED_FORMAT: Final = 1
+
 Reseal = tuple[bytes, bytes]
 
 
@@ -68,7 +80,7 @@ class BatchReport:
 
     Attributes:
         events, batches: whose contents are those that were sealed, or not.
-        old_batches: of another format than this version writes, whose contents no check covers.
+        old_batches: of format 1, whose contents no check covers.
         dropped_batches: whose outcomes are gone with their days, all or some, which retention drops from the oldest on.
         resealed_batches: from which somebody was erased.
 
@@ -93,6 +105,8 @@ async def check_batches(
             findings.add(
                 f"batches were sealed again by an erasure, {event}, that tells of others or is not in the log"
             )
+    for row in await connection.fetch(_STRAYS):
+        findings.add(f"transition {EventId(*row)} belongs to no batch of the ledger")
     total = await connection.fetchval(_EVENTS)
     days = await list_days(connection)
     horizon = next((day.date for day in days if day.has_partition), None)
@@ -139,8 +153,12 @@ class _BatchCheck:
         report.resealed_batches += (batch.writer_id, batch.batch_no) in self._resealed
         if report.batches % 256 == 0:
             self._on_done(report.events)
-        if batch.format != FORMAT:
+        if batch.format == _UNSEALED_FORMAT:
             report.old_batches += 1
+        elif batch.format != FORMAT:
+            self._findings.add(
+                f"batch {batch.batch_no} of writer {batch.writer_id} has a format that is not known"
+            )
         elif self._is_dropped(batch):
             report.dropped_batches += 1
         elif as_sealed(batch, self._resealed.get((batch.writer_id, batch.batch_no), ())) is None:
@@ -192,7 +210,7 @@ def _is_as_sealed_again(batch: StoredBatch, contents: bytes, reseals: Sequence[R
 
 
 def _digest_of(batch: StoredBatch, contents: bytes) -> bytes:
-    return batch_digest(batch.writer_id, batch.batch_no, batch.previous_digest, batch.seal or b"", contents)
+    return batch_digest(batch.head, batch.previous_digest, batch.seal or b"", contents)
 
 
 def erasure_digest(reseals: Iterable[tuple[int, int, bytes, bytes]]) -> str:

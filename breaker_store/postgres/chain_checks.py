@@ -31,7 +31,10 @@ LINK_COLUMNS: Final = """
         salt || int8send(user_id) || convert_to(
             jsonb_build_array(details -> 'reason', details -> 'last_failure', details -> 'causes')::text, 'UTF8'
         )
-    END AS private
+    END AS private,
+    user_id < -4611686018427387904 AND details ->> 'reason' IS NULL AND NOT jsonb_path_exists(
+        details, '$.**.error_message ? (@ != null)'
+    ) AS is_erased
 """
 """What a transition's link is worked out from."""
 
@@ -67,7 +70,7 @@ SELECT
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 """
 _LEDGER: Final = """
-SELECT writer_id, batch_no, digest FROM writer_batches
+SELECT writer_id, batch_no, first_seq, last_seq, event_count, format, digest FROM writer_batches
 WHERE xid < '{}'::xid8 AND recorded_at < to_timestamp({}::numeric / 1000000)
 ORDER BY writer_id, batch_no
 """
@@ -153,9 +156,11 @@ async def check_chain(
     """Follow the chain, within the caller's snapshot."""
     check = ChainCheck(findings, expected)
     async for row in connection.cursor(_CHAIN, prefetch=_ROWS_AT_ONCE):
-        position, writer_id, writer_seq, stored, private_digest, countable, private = row
+        position, writer_id, writer_seq, stored, private_digest, countable, private, _ = row
         if private is not None:
             private_digest = hashlib.sha256(private).digest()
+        elif not row["is_erased"]:
+            private_digest = None  # nobody was erased here, so what it stands for can't be believed
         known = countable is not None and private_digest is not None
         found = link(check.link, position, countable, private_digest) if known else None
         check.take(position, EventId(writer_id, writer_seq), stored, found)

@@ -1,7 +1,7 @@
 """How events stand in Postgres: as bytes for COPY, and as documents. The way back is in `stored_events`.
 
 The digest of a batch (format 2) is made so that a person can be erased from it and the rest stays proven. It is SHA-256
-over: the writer's id and the batch's number, 8 bytes each, big-endian; the previous digest, if there is one; the digest
+over: what the ledger says of the batch (`BatchHead`, big-endian); the previous digest, if there is one; the digest
 of what is countable; the digest of the contents. Both of these are SHA-256, over
 
 - what is countable: the rows of its outcomes in the binary format of COPY, without header and trailer, each up to its
@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from breaker_store.core.cleaning import clean_name
 from breaker_store.core.events import (
@@ -82,7 +82,7 @@ _NULL = struct.pack(">i", -1)
 _PLAIN_ROW = struct.Struct(">hiqiqiqiqiiiiihihiiiiq").pack
 _LEADING_FIELDS = struct.Struct(">hiqiqiq").pack
 USER_FIELD_SIZE = 12
-_BATCH_NAME = struct.Struct(">qq").pack
+_BATCH_HEAD = struct.Struct(">hqqqqiqq").pack
 _BIGINT = struct.Struct(">iq").pack
 _INTEGER = struct.Struct(">ii").pack
 _SMALLINT = struct.Struct(">ih").pack
@@ -135,18 +135,42 @@ def _seal(batch: Batch) -> PostgresBatch:
     documents = [transition_document(user_id, transition) for user_id, transition in batch.transitions]
     contents = contents_digest(batch.salt, rows, documents)
     seal = batch.salt + countable_digest(countable, documents)
-    digest = batch_digest(batch.writer_id, batch.batch_no, batch.previous_digest, seal, contents)
+    digest = batch_digest(_head_of(batch), batch.previous_digest, seal, contents)
     finish_document = _finish_document(batch, documents)
     finish_document.encode()  # what can't be encoded is found here, before it is sent
     return PostgresBatch(batch, rows, finish_document, digest, seal)
 
 
-def batch_digest(
-    writer_id: int, batch_no: int, previous_digest: bytes | None, seal: bytes, contents: bytes
-) -> bytes:
+class BatchHead(NamedTuple):
+    """What the ledger says of a batch; times are Unix microseconds."""
+
+    format: int
+    writer_id: int
+    batch_no: int
+    first_seq: int
+    last_seq: int
+    event_count: int
+    earliest: int
+    latest: int
+
+
+def _head_of(batch: Batch) -> BatchHead:
+    return BatchHead(
+        FORMAT,
+        batch.writer_id,
+        batch.batch_no,
+        batch.first_seq,
+        batch.last_seq,
+        batch.event_count,
+        batch.earliest,
+        batch.latest,
+    )
+
+
+def batch_digest(head: BatchHead, previous_digest: bytes | None, seal: bytes, contents: bytes) -> bytes:
     """Give the digest of a batch from its parts, as the module says; `contents` is their digest."""
-    head = _BATCH_NAME(writer_id, batch_no) + (previous_digest or b"")
-    return hashlib.sha256(head + seal[SALT_BYTES:] + contents).digest()
+    named = _BATCH_HEAD(*head) + (previous_digest or b"")
+    return hashlib.sha256(named + seal[SALT_BYTES:] + contents).digest()
 
 
 def contents_digest(salt: bytes, rows: bytes, documents: Iterable[Mapping[str, Any]]) -> bytes:

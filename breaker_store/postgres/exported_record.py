@@ -40,7 +40,7 @@ _VERDICTS: Final = {verdict.name.lower(): int(verdict) for verdict in Verdict}
 
 _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER: Final = b"\xff\xff"
-_LEDGER_ROW: Final = struct.Struct(">hiqiqi").pack
+_LEDGER_ROW: Final = struct.Struct(">hiqiqiqiqiiihi").pack
 _COUNTABLE: Final = struct.Struct(">qqqiiihh")
 _POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 
@@ -200,8 +200,8 @@ class _Check:
             line["last_seq"],
             line["event_count"],
             line["format"],
-            date.fromisoformat(line["earliest_day"]),
-            date.fromisoformat(line["latest_day"]),
+            line["earliest_us"],
+            line["latest_us"],
             bytes.fromhex(line["digest"]),
             _bytes(line["previous_digest"]),
             _bytes(line["seal"]),
@@ -251,9 +251,9 @@ def _head(position: int, chain: bytes, batches: Iterable[dict[str, Any]], like: 
     digest = hashlib.sha256(chain + _COPY_HEADER)
     for line in every:
         if int(line["xid"]) < xid and line["recorded_at_us"] < at_us:
-            digest.update(
-                _LEDGER_ROW(3, 8, line["writer_id"], 8, line["batch_no"], 32) + bytes.fromhex(line["digest"])
-            )
+            numbers = (8, line["writer_id"], 8, line["batch_no"], 8, line["first_seq"], 8, line["last_seq"])
+            row = _LEDGER_ROW(7, *numbers, 4, line["event_count"], 2, line["format"], 32)
+            digest.update(row + bytes.fromhex(line["digest"]))
     digest.update(_COPY_TRAILER)
     return Head(position, xid, at_us, digest.hexdigest())
 
@@ -279,6 +279,8 @@ def _tells(countable: bytes, private: bytes | None, event_id: EventId, document:
         user_id = int.from_bytes(private[16:24], "big", signed=True)
         if (user_id, json.loads(private[24:])) != (document["user_id"], about_person):
             return False
+    if private is None and document["user_id"] >= -(2**62):
+        return False  # nobody was erased here
     return told == exported and writer_id == event_id.writer_id
 
 

@@ -17,7 +17,8 @@ SELECT row_to_json(line) FROM (
     SELECT
         'batch' AS proof, writer_id, batch_no, first_seq, last_seq, event_count, format, xid::text AS xid,
         (extract(epoch FROM recorded_at) * 1000000)::bigint AS recorded_at_us,
-        (earliest AT TIME ZONE 'UTC')::date AS earliest_day, (latest AT TIME ZONE 'UTC')::date AS latest_day,
+        (extract(epoch FROM earliest) * 1000000)::bigint AS earliest_us,
+        (extract(epoch FROM latest) * 1000000)::bigint AS latest_us,
         encode(digest, 'hex') AS digest, encode(previous_digest, 'hex') AS previous_digest, encode(seal, 'hex') AS seal
     FROM writer_batches
     ORDER BY writer_id, batch_no

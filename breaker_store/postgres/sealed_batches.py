@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Final
 
-from breaker_store.postgres.codec import OUTCOME_COLUMNS
+from breaker_store.postgres.codec import OUTCOME_COLUMNS, BatchHead, to_datetime
 from breaker_store.postgres.connecting import Connection
 
 HEADER_BYTES: Final = 19
@@ -48,7 +48,8 @@ SELECT
     NULL::timestamptz, writer_id, last_seq, batch_no, 0, 0, 0::smallint, 0::smallint, NULL::integer, NULL::integer,
     NULL::smallint, NULL::bigint, '{mark}',
     concat_ws(
-        ' ', first_seq, event_count, format, (earliest AT TIME ZONE 'UTC')::date, (latest AT TIME ZONE 'UTC')::date,
+        ' ', first_seq, event_count, format, (extract(epoch FROM earliest) * 1000000)::bigint,
+        (extract(epoch FROM latest) * 1000000)::bigint,
         encode(digest, 'hex'), coalesce(encode(previous_digest, 'hex'), '-'), coalesce(encode(seal, 'hex'), '-')
     ),
     (
@@ -87,6 +88,7 @@ class StoredBatch:
     """A batch as the ledger and the log have it.
 
     Attributes:
+        earliest, latest: Unix microseconds.
         rows: of its outcomes as COPY sends them, without header and trailer; in the order of their numbers, but for
             `is_divided`: then those of each day are.
         documents: of its transitions, as `codec.transition_document` gives them.
@@ -100,14 +102,35 @@ class StoredBatch:
     last_seq: int
     event_count: int
     format: int
-    earliest_day: date
-    latest_day: date
+    earliest: int
+    latest: int
     digest: bytes
     previous_digest: bytes | None
     seal: bytes | None
     rows: bytes
     documents: list[dict[str, Any]] = field(default_factory=list)
     is_divided: bool = False
+
+    @property
+    def head(self) -> BatchHead:
+        return BatchHead(
+            self.format,
+            self.writer_id,
+            self.batch_no,
+            self.first_seq,
+            self.last_seq,
+            self.event_count,
+            self.earliest,
+            self.latest,
+        )
+
+    @property
+    def earliest_day(self) -> date:
+        return to_datetime(self.earliest).date()
+
+    @property
+    def latest_day(self) -> date:
+        return to_datetime(self.latest).date()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +147,7 @@ TakeLeftOver = Callable[[Day, bytes], None]
 
 async def list_days(connection: Connection) -> list[Day]:
     """List the days that have a partition, or batches, in their order."""
-    made = {row["begin"].date() for row in await connection.fetch(_DAYS)}
+    made = {row["begin"].date() for row in await connection.fetch(_DAYS) if row["begin"] is not None}
     named = {row["day"] for row in await connection.fetch(_LEDGER_DAYS)}
     return [Day(date, date in made) for date in sorted(named | made)]
 
@@ -216,11 +239,9 @@ class _Splitter:
         _, writer_id, _, last_seq, _, batch_no = _NAME(self._data, start)
         rows = bytes(self._data[begin:start])
         facts, documents = self._read_mark(place + len(self._mark))
-        first_seq, event_count, format_, earliest_day, latest_day, digest, previous_digest, seal = (
-            facts.split()
-        )
+        first_seq, event_count, format_, earliest, latest, digest, previous_digest, seal = facts.split()
         earlier = self._divided.pop((writer_id, batch_no), None)
-        if latest_day != self._day.isoformat():
+        if to_datetime(int(latest)).date() != self._day:
             self._divided[writer_id, batch_no] = [*(earlier or ()), rows]
             return
         self._take(
@@ -231,8 +252,8 @@ class _Splitter:
                 last_seq,
                 int(event_count),
                 int(format_),
-                date.fromisoformat(earliest_day),
-                self._day,
+                int(earliest),
+                int(latest),
                 bytes.fromhex(digest),
                 None if previous_digest == "-" else bytes.fromhex(previous_digest),
                 None if seal == "-" else bytes.fromhex(seal),

@@ -32,6 +32,14 @@ AS $function$
 DECLARE
     erased bigint;
 BEGIN
+    -- Else whoever may erase could make one user out of two.
+    IF (pseudonym < -4611686018427387904) IS NOT TRUE
+        OR EXISTS (SELECT FROM breaker_states WHERE user_id = pseudonym)
+        OR EXISTS (SELECT FROM breaker_events WHERE user_id = pseudonym)
+    THEN
+        RAISE EXCEPTION 'this is no free pseudonym' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
     PERFORM FROM breaker_states WHERE user_id = the_user_id FOR UPDATE;
     IF (SELECT count(*) FROM breaker_transitions WHERE user_id = the_user_id)
         <> (SELECT count(*) FROM unnest(event_details) AS details WHERE details IS NOT NULL)

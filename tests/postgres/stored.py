@@ -47,7 +47,10 @@ async def recompute_digest(connection: asyncpg.Connection, batch: asyncpg.Record
     ]
     contents = hashlib.sha256(batch["seal"][:16] + rows + canonical(documents)).digest()
     countable = hashlib.sha256(countable_rows(rows) + canonical(map(countable_document, documents))).digest()
-    name = struct.pack(">qq", writer_id, batch["batch_no"])
+    times = [round(batch[name].timestamp() * 1_000_000) for name in ("earliest", "latest")]
+    name = struct.pack(
+        ">hqqqqiqq", batch["format"], writer_id, batch["batch_no"], first, last, batch["event_count"], *times
+    )
     return hashlib.sha256(name + (batch["previous_digest"] or b"") + countable + contents).digest()
 
 

@@ -125,6 +125,25 @@ TAMPERED = {
         "UPDATE writer_batches SET seal = sha256('') || substr(sha256(''), 1, 16) WHERE batch_no = 1",
         "batch 1 of writer",
     ),
+    "a batch said to be of an older format": (
+        "UPDATE writer_batches SET format = 3 WHERE batch_no = 1",
+        "a format that is not known",
+    ),
+    "a batch said to be of a day that was dropped": (
+        "UPDATE writer_batches SET earliest = earliest - interval '1 s' WHERE batch_no = 1",
+        "batch 1 of writer",
+    ),
+    "a superseded transition put in": (
+        ("INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, generation, era, version, kind,"
+        " details, details_version) SELECT occurred_at, user_id, 7, 1, generation, era, version, kind, details, 1"
+        " FROM breaker_transitions WHERE position = 5"),
+        "transition 7-1 belongs to no batch",
+    ),
+    "a user passed off as erased": (
+        ("UPDATE breaker_transitions SET salt = NULL, user_id = 9,"
+        " private_digest = private_transition_digest(salt, user_id, details) WHERE position = 2"),
+        "the transition at position 2",
+    ),
     "a breaker's state": ("UPDATE breaker_states SET state = 0 WHERE user_id = 3", "the breaker of user 3"),
     "a breaker's count": (
         "UPDATE breaker_states SET tail_from = NULL WHERE user_id = 2",
