@@ -47,7 +47,14 @@ from breaker_store.postgres.codec import (
 from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
 from breaker_store.postgres.copied_rows import split_rows
 from breaker_store.postgres.loading import read_breaker
-from breaker_store.postgres.sealed_batches import Day, StoredBatch, list_days, read_batches
+from breaker_store.postgres.sealed_batches import (
+    Day,
+    Partitions,
+    StoredBatch,
+    list_days,
+    partitions_of,
+    read_batches,
+)
 from breaker_store.postgres.snapshots import snapshot
 from breaker_store.runtime.journal import Journal
 
@@ -122,6 +129,7 @@ class _Found:
     user_id: int
     pseudonym: int
     reseals: dict[tuple[int, int], list[Reseal]]
+    partitions: Partitions
     ids: list[EventId] = field(default_factory=list)
     details: list[str | None] = field(default_factory=list)
     sealed: list[_Sealed] = field(default_factory=list)
@@ -130,7 +138,7 @@ class _Found:
         if not self._may_have_events(stored):
             return
         batch = as_sealed(stored, self.reseals.get((stored.writer_id, stored.batch_no), ()))
-        if stored.seal is not None and batch is None:
+        if stored.seal is not None and batch is None and not self.partitions.lacks_some_of(stored):
             raise BrokenRecordError(
                 f"{explain(stored)}: run verify, and find out why, before anybody is erased"
             )
@@ -219,11 +227,12 @@ async def _find(database_url: str, user_id: int, on_progress: Callable[[int, int
         first, last = await connection.fetchrow(_SPAN, user_id)
         # Far from what platforms hand out: their ids are small, and those of groups not so far below zero.
         pseudonym = -(2**62) - 1 - secrets.randbelow(2**62)
-        found = _Found(user_id, pseudonym, await read_reseals(connection))
+        every = await list_days(connection)
+        found = _Found(user_id, pseudonym, await read_reseals(connection), partitions_of(every))
         if first is None:
             return found
         margin = timedelta(days=1)
-        days = [day for day in await list_days(connection) if first - margin <= day.date <= last + margin]
+        days = [day for day in every if first - margin <= day.date <= last + margin]
         done = 0
 
         def take(batch: StoredBatch) -> None:

@@ -6,7 +6,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from typing import Final
 
 from breaker_store.core.events import EventId
@@ -21,7 +20,14 @@ from breaker_store.postgres.codec import (
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.copied_rows import CopiedRow, sorted_rows, split_rows
 from breaker_store.postgres.findings import Findings
-from breaker_store.postgres.sealed_batches import Day, StoredBatch, list_days, read_batches
+from breaker_store.postgres.sealed_batches import (
+    Day,
+    Partitions,
+    StoredBatch,
+    list_days,
+    partitions_of,
+    read_batches,
+)
 
 _LEDGER_BREAKS: Final = """
 SELECT writer_id, batch_no, last_batch_no, previous_digest IS DISTINCT FROM last_digest AS is_other_digest
@@ -109,9 +115,8 @@ async def check_batches(
         findings.add(f"transition {EventId(*row)} belongs to no batch of the ledger")
     total = await connection.fetchval(_EVENTS)
     days = await list_days(connection)
-    horizon = next((day.date for day in days if day.has_partition), None)
     check = _BatchCheck(
-        findings, await read_reseals(connection), horizon, lambda done: on_progress(done, total)
+        findings, await read_reseals(connection), partitions_of(days), lambda done: on_progress(done, total)
     )
     await read_batches(connection, days, check.take, check.take_left_over)
     return check.report
@@ -137,12 +142,12 @@ class _BatchCheck:
         self,
         findings: Findings,
         resealed: dict[tuple[int, int], list[Reseal]],
-        horizon: date | None,
+        partitions: Partitions,
         on_done: Callable[[int], None],
     ) -> None:
         self._findings = findings
         self._resealed = resealed
-        self._horizon = horizon
+        self._partitions = partitions
         self._on_done = on_done
         self.report = BatchReport()
 
@@ -159,19 +164,15 @@ class _BatchCheck:
             self._findings.add(
                 f"batch {batch.batch_no} of writer {batch.writer_id} has a format that is not known"
             )
-        elif self._is_dropped(batch):
-            report.dropped_batches += 1
         elif as_sealed(batch, self._resealed.get((batch.writer_id, batch.batch_no), ())) is None:
-            self._findings.add(explain(batch))
+            if self._partitions.lacks_some_of(batch):
+                report.dropped_batches += 1
+            else:
+                self._findings.add(explain(batch))
 
     def take_left_over(self, day: Day, rows: bytes) -> None:
         for row in split_rows(rows):
             self._findings.add(f"event {_name(row)} of {day.date} belongs to no batch of the ledger")
-
-    def _is_dropped(self, batch: StoredBatch) -> bool:
-        """Tell whether days of it are gone that retention may have dropped: before the oldest that is there."""
-        has_outcomes = batch.event_count > len(batch.documents)
-        return has_outcomes and (self._horizon is None or batch.earliest_day < self._horizon)
 
 
 def as_sealed(batch: StoredBatch, reseals: Sequence[Reseal]) -> StoredBatch | None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import date
 from typing import Final, Self
 
 from breaker_store.core.events import EventId
@@ -55,11 +56,10 @@ WITH cause AS MATERIALIZED (
 SELECT cause.position, cause.id
 FROM cause
 LEFT JOIN breaker_outcomes AS outcome
-    ON outcome.writer_id = cause.writer_id AND outcome.writer_seq = cause.writer_seq
-        AND outcome.user_id = cause.user_id AND outcome.kind = 2
+    ON outcome.writer_id = cause.writer_id AND outcome.writer_seq = cause.writer_seq AND outcome.kind = 2
 WHERE outcome.writer_id IS NULL
     AND cause.writer_seq > 0
-    AND cause.at >= $1::date
+    AND (cause.at AT TIME ZONE 'UTC')::date = ANY ($1::date[])
     AND NOT EXISTS (SELECT FROM log_gaps WHERE log_gaps.writer_id = cause.writer_id)
 ORDER BY cause.position
 """
@@ -174,9 +174,9 @@ async def check_chain(
     return check
 
 
-async def check_causes(connection: Connection, findings: Findings, horizon: object) -> None:
-    """See that the failures that made breakers open are there, as far back as outcomes are kept."""
-    for row in await connection.fetch(_MISSING_CAUSES, horizon) if horizon is not None else ():
+async def check_causes(connection: Connection, findings: Findings, days: Iterable[date]) -> None:
+    """See that the failures that made breakers open are there, on the days of which outcomes are kept."""
+    for row in await connection.fetch(_MISSING_CAUSES, list(days)):
         findings.add(f"{row['id']}, a cause of the transition at position {row['position']}, is missing")
 
 

@@ -183,10 +183,11 @@ class _Check:
         has_outcomes = batch.event_count > len(batch.documents)
         if batch.format != FORMAT:
             self._report.old_batches += 1
-        elif has_outcomes and (self._first_day is None or batch.earliest_day < self._first_day):
-            self._report.dropped_batches += 1
         elif as_sealed(batch, reseals) is None:
-            self._findings.add(explain(batch))
+            if has_outcomes and (self._first_day is None or batch.earliest_day < self._first_day):
+                self._report.dropped_batches += 1
+            else:
+                self._findings.add(explain(batch))
 
     def _batch_of(self, line: dict[str, Any]) -> StoredBatch:
         extent = line["writer_id"], line["first_seq"], line["last_seq"]

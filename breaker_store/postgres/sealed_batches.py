@@ -81,6 +81,7 @@ _BEFORE_MARK: Final = 2 + 4 + 3 * 12 + 2 * 8 + 2 * 6 + 4 * 4 + 4
 _NAME: Final = struct.Struct(">6xiqiqiq").unpack_from
 _LENGTH: Final = struct.Struct(">i").unpack_from
 _PIECE_BYTES: Final = 1 << 18
+_DAY_LENGTH: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,37 @@ class Day:
     has_partition: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """Which days have a partition.
+
+    Retention drops days from the oldest on, and an import may bring one back that is older than all: so what was
+    dropped lies before the newest days that follow one another without a gap, which begin with `horizon`.
+    """
+
+    days: frozenset[date]
+
+    @property
+    def horizon(self) -> date | None:
+        if not self.days:
+            return None
+        day = max(self.days)
+        while day - _DAY_LENGTH in self.days:
+            day -= _DAY_LENGTH
+        return day
+
+    def lacks_some_of(self, batch: StoredBatch) -> bool:
+        """Tell whether outcomes of a batch may be gone with days that were dropped."""
+        day, horizon = batch.earliest_day, self.horizon
+        if batch.event_count <= len(batch.documents):
+            return False
+        while day <= batch.latest_day and (horizon is None or day < horizon):
+            if day not in self.days:
+                return True
+            day += _DAY_LENGTH
+        return False
+
+
 Take = Callable[[StoredBatch], None]
 TakeLeftOver = Callable[[Day, bytes], None]
 
@@ -150,6 +182,10 @@ async def list_days(connection: Connection) -> list[Day]:
     made = {row["begin"].date() for row in await connection.fetch(_DAYS) if row["begin"] is not None}
     named = {row["day"] for row in await connection.fetch(_LEDGER_DAYS)}
     return [Day(date, date in made) for date in sorted(named | made)]
+
+
+def partitions_of(days: list[Day]) -> Partitions:
+    return Partitions(frozenset(day.date for day in days if day.has_partition))
 
 
 async def read_batches(
@@ -167,7 +203,7 @@ async def read_batches(
 
 
 def _rows_of(day: Day, mark: str) -> str:
-    since, until = day.date.isoformat(), (day.date + timedelta(days=1)).isoformat()
+    since, until = day.date.isoformat(), (day.date + _DAY_LENGTH).isoformat()
     rows = _DAY.format(since=since, until=until) if day.has_partition else ""
     # Named here: where the day has no partition, the mark's expressions have no names to sort by.
     columns = ", ".join(OUTCOME_COLUMNS)

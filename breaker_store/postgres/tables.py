@@ -255,7 +255,7 @@ batches = Table(
     CheckConstraint("octet_length(digest) = 32 AND octet_length(previous_digest) = 32", "digest"),
     CheckConstraint("(batch_no = 1) = (previous_digest IS NULL)", "chain"),
     CheckConstraint("earliest <= latest", "times"),
-    CheckConstraint("(format = 1) = (seal IS NULL) AND octet_length(seal) = 48", "seal"),
+    CheckConstraint("(format <> 1 OR seal IS NULL) AND octet_length(seal) = 48", "seal"),
     comment="The ledger: every batch of events that is stored, once. Append-only",
 )
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from breaker_store.postgres.batch_checks import BatchReport, check_batches
 from breaker_store.postgres.chain_checks import Head, check_causes, check_chain, compare_head, take_head
 from breaker_store.postgres.findings import Findings
-from breaker_store.postgres.sealed_batches import list_days
+from breaker_store.postgres.sealed_batches import list_days, partitions_of
 from breaker_store.postgres.snapshots import snapshot
 from breaker_store.postgres.state_checks import check_states
 
@@ -61,10 +61,13 @@ async def verify(
         batches = await check_batches(
             connection, findings, lambda done, total: on_progress("events", done, total)
         )
-        days = [day.date for day in await list_days(connection) if day.has_partition]
-        await check_causes(connection, findings, min(days, default=None))
+        partitions = partitions_of(await list_days(connection))
+        await check_causes(connection, findings, partitions.days)
         breakers = await check_states(
-            connection, findings, lambda done, total: on_progress("breakers", done, total)
+            connection,
+            findings,
+            partitions,
+            lambda done, total: on_progress("breakers", done, total),
         )
         head = await take_head(connection, chain)
     return Verification(batches, chain.position, breakers, head, findings.count, tuple(findings.texts))

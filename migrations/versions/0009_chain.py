@@ -21,7 +21,7 @@ COLUMNS = (
     "ALTER TABLE writer_batches ADD COLUMN seal bytea",
     (
         "ALTER TABLE writer_batches ADD CONSTRAINT writer_batches_seal_check"
-        " CHECK ((format = 1) = (seal IS NULL) AND octet_length(seal) = 48)"
+        " CHECK ((format <> 1 OR seal IS NULL) AND octet_length(seal) = 48)"
     ),
 )
 

@@ -157,7 +157,7 @@ TAMPERED = {
         """UPDATE breaker_states SET policy = '{"failure_threshold": 99}', policy_is_own = true WHERE user_id = 1""",
         "the breaker of user 1 is not what its events say: policy",
     ),
-    "a breaker taken out": ("DELETE FROM breaker_states WHERE user_id = 1", "user 1 has events, and no breaker"),
+    "a breaker taken out": ("DELETE FROM breaker_states WHERE user_id = 2", "user 2 has events, and no breaker"),
     "the position": ("UPDATE log_position SET last = 6", "the log's position says 6"),
     "the count of breakers": ("UPDATE log_position SET breakers = 6", "the log's count of them says 6"),
 }  # fmt: skip
