@@ -90,10 +90,12 @@ ORDER BY user_id
 
 _EVENTS: Final = """
 SELECT outcome.*
-FROM breaker_states AS state
+FROM unnest($1::bigint[]) AS wanted (user_id)
+LEFT JOIN breaker_states AS state USING (user_id)
 JOIN breaker_outcomes AS outcome
-    ON outcome.user_id = state.user_id AND outcome.generation = state.generation AND outcome.era = state.era
-WHERE state.user_id = ANY ($1::bigint[]) AND outcome.kind IN (1, 2) AND outcome.verdict = 0
+    ON outcome.user_id = wanted.user_id
+        AND outcome.generation = coalesce(state.generation, 0) AND outcome.era = coalesce(state.era, 0)
+WHERE outcome.kind IN (1, 2) AND outcome.verdict = 0
 UNION ALL
 SELECT chain.*
 FROM unnest($1::bigint[]) AS wanted (user_id)
