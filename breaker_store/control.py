@@ -36,7 +36,7 @@ from breaker_store.errors import (
     StoreError,
     UnknownBreakerError,
 )
-from breaker_store.ports import Batch, Fate, Source, StoredBreaker, UserTransition
+from breaker_store.ports import Fate, StoredBreaker, operators_batch
 from breaker_store.postgres.codec import microseconds
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.standing import Standing, describe
@@ -288,21 +288,7 @@ def _decide(state: BreakerState, order: Order, now: int) -> Transition | None:
 
 async def _append(log: PostgresEventLog, user_id: int, transition: Transition) -> bool:
     """Store a transition as its writer's only batch; tell whether it won."""
-    event_id = transition.event_id
-    sealed = log.seal(
-        Batch(
-            writer_id=event_id.writer_id,
-            batch_no=1,
-            first_seq=event_id.writer_seq,
-            last_seq=event_id.writer_seq,
-            source=Source.OPERATOR,
-            previous_digest=None,
-            earliest=transition.at,
-            latest=transition.at,
-            outcomes=(),
-            transitions=(UserTransition(user_id, transition),),
-        )
-    )
+    sealed = log.seal(operators_batch(user_id, transition))
     # The same bytes each time: however often they are sent, they are stored once.
     sending = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(LogUnavailableError),

@@ -28,7 +28,7 @@ from breaker_store.core.events import EventId, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
 from breaker_store.errors import LogUnavailableError, StoreError, UnknownBreakerError
-from breaker_store.ports import SALT_BYTES, Batch, Source, UserTransition
+from breaker_store.ports import SALT_BYTES, Source, operators_batch
 from breaker_store.postgres.batch_checks import (
     Reseal,
     as_sealed,
@@ -275,7 +275,7 @@ def _decide(state: BreakerState, now: int, told: str, actor: str | None) -> Tran
 
 
 async def _call(connection: Connection, found: _Found, transition: Transition) -> int:
-    sealed = seal(_batch_of(found.pseudonym, transition))
+    sealed = seal(operators_batch(found.pseudonym, transition))
     events: int = await connection.fetchval(
         _ERASE,
         found.user_id,
@@ -297,19 +297,3 @@ async def _call(connection: Connection, found: _Found, transition: Transition) -
         sealed.seal,
     )
     return events
-
-
-def _batch_of(user_id: int, transition: Transition) -> Batch:
-    event_id = transition.event_id
-    return Batch(
-        writer_id=event_id.writer_id,
-        batch_no=1,
-        first_seq=event_id.writer_seq,
-        last_seq=event_id.writer_seq,
-        source=Source.OPERATOR,
-        previous_digest=None,
-        earliest=transition.at,
-        latest=transition.at,
-        outcomes=(),
-        transitions=(UserTransition(user_id, transition),),
-    )

@@ -168,6 +168,23 @@ class Batch:
         return len(self.outcomes) + len(self.transitions)
 
 
+def operators_batch(user_id: int, transition: Transition) -> Batch:
+    """Make the batch of what an operator did: the only one of its writer, with nothing else in it."""
+    event_id = transition.event_id
+    return Batch(
+        writer_id=event_id.writer_id,
+        batch_no=1,
+        first_seq=event_id.writer_seq,
+        last_seq=event_id.writer_seq,
+        source=Source.OPERATOR,
+        previous_digest=None,
+        earliest=transition.at,
+        latest=transition.at,
+        outcomes=(),
+        transitions=(UserTransition(user_id, transition),),
+    )
+
+
 class SealedBatch(Protocol):
     """A batch with its bytes and their digest."""
 

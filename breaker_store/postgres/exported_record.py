@@ -30,7 +30,7 @@ from breaker_store.postgres.batch_checks import (
     ledger_break,
 )
 from breaker_store.postgres.chain_checks import ChainCheck, Head, link
-from breaker_store.postgres.codec import FORMAT, encode_row, iso, microseconds
+from breaker_store.postgres.codec import FORMAT, POSTGRES_EPOCH_US, encode_row, iso, microseconds
 from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.sealed_batches import StoredBatch
 from breaker_store.postgres.verification import Verification
@@ -42,7 +42,6 @@ _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER: Final = b"\xff\xff"
 _LEDGER_ROW: Final = struct.Struct(">hiqiqiqiqiiihi").pack
 _COUNTABLE: Final = struct.Struct(">qqqiiihh")
-_POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 
 _TABLE: Final = """
 CREATE TABLE event (writer_id INTEGER, writer_seq INTEGER, is_transition INTEGER, stored BLOB);
@@ -267,7 +266,7 @@ def _tells(countable: bytes, private: bytes | None, event_id: EventId, document:
     names = {"reason", "last_failure", "causes"}
     told = {
         "seq": seq,
-        "at": iso(at + _POSTGRES_EPOCH_US),
+        "at": iso(at + POSTGRES_EPOCH_US),
         "generation": generation,
         "era": era,
         "version": version,
