@@ -21,11 +21,13 @@ from breaker_store.core.events import (
     Permit,
     ProbeAbandoned,
     ProbeStarted,
+    Suspension,
     Transition,
     Verdict,
 )
 from breaker_store.core.policy import GREATEST_TIMEOUT_SECONDS, MICROSECONDS, Policy
 from breaker_store.core.state import BreakerState, evolve
+from breaker_store.core.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,28 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspend:
+    """Somebody suspends the bot: its calls are refused until somebody resumes it. Once more says another reason."""
+
+    at: int
+    event_id: EventId
+    era: int
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Somebody closes the breaker of a bot that is suspended."""
+
+    at: int
+    event_id: EventId
+    era: int
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChangePolicy:
     """Somebody sets the rules for this user; what is being counted goes on being counted.
 
@@ -136,8 +160,18 @@ class Erase:
     actor: str | None = None
 
 
-Action: TypeAlias = Reset | ForceOpen | Release | ChangePolicy | Erase
-"""What somebody does to a breaker by hand; it always gives one transition."""
+@dataclass(frozen=True, slots=True)
+class CarryOver:
+    """The outcomes that made the current count are about to be dropped, for this reason: what they came to stays."""
+
+    at: int
+    event_id: EventId
+    era: int
+    reason: str | None = None
+
+
+Action: TypeAlias = Reset | ForceOpen | Release | Suspend | Resume | ChangePolicy | Erase | CarryOver
+"""What somebody does to a breaker by hand, or maintenance does; it always gives one transition."""
 
 Command: TypeAlias = Admit | Report | Abandon | Action
 
@@ -150,7 +184,8 @@ def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
 
     Raises:
         ValueError: the command makes no sense: a permit that an open breaker can't have given, the release of a
-            breaker that is not forced open.
+            breaker that is not forced open, the resumption of one that is not suspended, or anything else that would
+            end a suspension.
 
     """
     match command:
@@ -161,7 +196,9 @@ def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
         case Abandon(permit):
             held = _is_current(state, permit) and state.holds(permit.probe)
             return (ProbeAbandoned(permit.probe),) if held else ()
-        case Reset() | ForceOpen() | Release() | ChangePolicy() | Erase():
+        case (
+            Reset() | ForceOpen() | Release() | Suspend() | Resume() | ChangePolicy() | Erase() | CarryOver()
+        ):
             return (_act(state, command),)
         case _:
             assert_never(command)
@@ -318,6 +355,8 @@ def _close(state: BreakerState, command: Report, event_id: EventId) -> Transitio
 
 
 def _act(state: BreakerState, action: Action) -> Transition:
+    if state.suspension is not None and isinstance(action, Reset | ForceOpen | Release):
+        raise ValueError("the breaker of a bot that is suspended can only be resumed")
     match action:
         case Reset():
             return _close_by_hand(state, action, Kind.RESET)
@@ -325,18 +364,35 @@ def _act(state: BreakerState, action: Action) -> Transition:
             return _force_open(state, action)
         case Release():
             return _release(state, action)
+        case Suspend():
+            return _suspend(state, action)
+        case Resume():
+            return _resume(state, action)
         case ChangePolicy():
             return _change_policy(state, action)
         case Erase():
             return _erase(state, action)
+        case CarryOver():
+            return _carry_over(state, action)
         case _:
             assert_never(action)
 
 
 def _force_open(state: BreakerState, command: ForceOpen) -> Transition:
+    return replace(_open_by_hand(state, command, Kind.FORCED_OPEN), retry_at=command.until)
+
+
+def _suspend(state: BreakerState, command: Suspend) -> Transition:
+    return replace(
+        _open_by_hand(state, command, Kind.SUSPENDED),
+        suspension=Suspension(command.actor, command.reason, command.at),
+    )
+
+
+def _open_by_hand(state: BreakerState, command: ForceOpen | Suspend, kind: Kind) -> Transition:
     # No failure made it: what had been counted stands in the log, and with the trip if there was one.
     return replace(
-        _next(state, Kind.FORCED_OPEN, command.at, command.event_id, command.era),
+        _next(state, kind, command.at, command.event_id, command.era),
         to_state=CircuitState.OPEN,
         reason=command.reason,
         actor=command.actor,
@@ -344,7 +400,7 @@ def _force_open(state: BreakerState, command: ForceOpen) -> Transition:
         last_failure=None,
         opened_at=command.at,
         opened_by=command.event_id,
-        retry_at=command.until,
+        retry_at=None,
         forced=True,
     )
 
@@ -369,7 +425,13 @@ def _release(state: BreakerState, command: Release) -> Transition:
     return _close_by_hand(state, command, Kind.RELEASED)
 
 
-def _close_by_hand(state: BreakerState, command: Reset | Release, kind: Kind) -> Transition:
+def _resume(state: BreakerState, command: Resume) -> Transition:
+    if state.suspension is None:
+        raise ValueError("a bot that is not suspended can't be resumed")
+    return _close_by_hand(state, command, Kind.RESUMED)
+
+
+def _close_by_hand(state: BreakerState, command: Reset | Release | Resume, kind: Kind) -> Transition:
     return replace(
         _next(state, kind, command.at, command.event_id, command.era),
         to_state=CircuitState.CLOSED,
@@ -393,7 +455,7 @@ def _causes_ended(state: BreakerState) -> tuple[Failure, ...]:
 
 def _change_policy(state: BreakerState, command: ChangePolicy) -> Transition:
     # It begins no count, so it carries what the current one began with, and the outcomes are counted again on top.
-    base = 0 if state.state is CircuitState.CLOSED else state.failure_count - len(state.failures)
+    start = state.start
     # A wait is never longer than the timeout in force: so a reader who clamps it finds the same. One that somebody
     # set is not the policy's.
     longest = command.at + command.policy.timeout_us
@@ -407,10 +469,30 @@ def _change_policy(state: BreakerState, command: ChangePolicy) -> Transition:
         policy_is_own=command.is_own,
         reason=command.reason,
         actor=command.actor,
-        failure_count=base,
+        failure_count=start.failure_count,
+        success_count=start.success_count,
+        causes=start.failures,
         retry_at=retry_at,
         forced=state.forced,
+        suspension=state.suspension,
     )
+
+
+def _carry_over(state: BreakerState, command: CarryOver) -> Transition:
+    return replace(
+        _next(state, Kind.CARRIED_OVER, command.at, command.event_id, command.era),
+        reason=f"count of {_count(state)} carried over" + (f": {command.reason}" if command.reason else ""),
+        success_count=state.success_count,
+        causes=state.failures,
+        forced=state.forced,
+        suspension=state.suspension,
+    )
+
+
+def _count(state: BreakerState) -> str:
+    if state.state is CircuitState.HALF_OPEN:
+        return counted(state.success_count, "success", "successes")
+    return counted(state.failure_count, "failure")
 
 
 def _next(state: BreakerState, kind: Kind, at: int, event_id: EventId, era: int) -> Transition:
