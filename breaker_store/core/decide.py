@@ -8,7 +8,7 @@ same command in the same state always gives the same events.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, assert_never
+from typing import Final, Literal, TypeAlias, assert_never
 from uuid import UUID
 
 from breaker_store.core.events import (
@@ -355,19 +355,12 @@ def _close(state: BreakerState, command: Report, event_id: EventId) -> Transitio
 
 
 def _act(state: BreakerState, action: Action) -> Transition:
-    if state.suspension is not None and isinstance(action, Reset | ForceOpen | Release):
-        raise ValueError("the breaker of a bot that is suspended can only be resumed")
+    _refuse_nonsense(state, action)
     match action:
-        case Reset():
-            return _close_by_hand(state, action, Kind.RESET)
-        case ForceOpen():
-            return _force_open(state, action)
-        case Release():
-            return _release(state, action)
-        case Suspend():
-            return _suspend(state, action)
-        case Resume():
-            return _resume(state, action)
+        case Reset() | Release() | Resume():
+            return _close_by_hand(state, action)
+        case ForceOpen() | Suspend():
+            return _open_by_hand(state, action)
         case ChangePolicy():
             return _change_policy(state, action)
         case Erase():
@@ -378,21 +371,19 @@ def _act(state: BreakerState, action: Action) -> Transition:
             assert_never(action)
 
 
-def _force_open(state: BreakerState, command: ForceOpen) -> Transition:
-    return replace(_open_by_hand(state, command, Kind.FORCED_OPEN), retry_at=command.until)
+def _refuse_nonsense(state: BreakerState, action: Action) -> None:
+    if state.suspension is not None and isinstance(action, Reset | ForceOpen | Release):
+        raise ValueError("the breaker of a bot that is suspended can only be resumed")
+    if isinstance(action, Release) and not state.forced:
+        raise ValueError("a breaker that is not forced open can't be released")
+    if isinstance(action, Resume) and state.suspension is None:
+        raise ValueError("a bot that is not suspended can't be resumed")
 
 
-def _suspend(state: BreakerState, command: Suspend) -> Transition:
-    return replace(
-        _open_by_hand(state, command, Kind.SUSPENDED),
-        suspension=Suspension(command.actor, command.reason, command.at),
-    )
-
-
-def _open_by_hand(state: BreakerState, command: ForceOpen | Suspend, kind: Kind) -> Transition:
+def _open_by_hand(state: BreakerState, command: ForceOpen | Suspend) -> Transition:
     # No failure made it: what had been counted stands in the log, and with the trip if there was one.
-    return replace(
-        _next(state, kind, command.at, command.event_id, command.era),
+    opened = replace(
+        _next(state, Kind.FORCED_OPEN, command.at, command.event_id, command.era),
         to_state=CircuitState.OPEN,
         reason=command.reason,
         actor=command.actor,
@@ -400,9 +391,12 @@ def _open_by_hand(state: BreakerState, command: ForceOpen | Suspend, kind: Kind)
         last_failure=None,
         opened_at=command.at,
         opened_by=command.event_id,
-        retry_at=None,
         forced=True,
     )
+    if isinstance(command, ForceOpen):
+        return replace(opened, retry_at=command.until)
+    suspension = Suspension(command.actor, command.reason, command.at)
+    return replace(opened, kind=Kind.SUSPENDED, retry_at=None, suspension=suspension)
 
 
 def _erase(state: BreakerState, command: Erase) -> Transition:
@@ -419,21 +413,12 @@ def _erase(state: BreakerState, command: Erase) -> Transition:
     )
 
 
-def _release(state: BreakerState, command: Release) -> Transition:
-    if not state.forced:
-        raise ValueError("a breaker that is not forced open can't be released")
-    return _close_by_hand(state, command, Kind.RELEASED)
+_CLOSINGS: Final = {Reset: Kind.RESET, Release: Kind.RELEASED, Resume: Kind.RESUMED}
 
 
-def _resume(state: BreakerState, command: Resume) -> Transition:
-    if state.suspension is None:
-        raise ValueError("a bot that is not suspended can't be resumed")
-    return _close_by_hand(state, command, Kind.RESUMED)
-
-
-def _close_by_hand(state: BreakerState, command: Reset | Release | Resume, kind: Kind) -> Transition:
+def _close_by_hand(state: BreakerState, command: Reset | Release | Resume) -> Transition:
     return replace(
-        _next(state, kind, command.at, command.event_id, command.era),
+        _next(state, _CLOSINGS[type(command)], command.at, command.event_id, command.era),
         to_state=CircuitState.CLOSED,
         reason=command.reason,
         actor=command.actor,

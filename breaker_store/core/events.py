@@ -72,7 +72,13 @@ ENDINGS: Final = frozenset({Kind.CLOSED, Kind.RESET, Kind.RELEASED, Kind.RESUMED
 """The kinds of transitions with which a trouble ends, if there was one."""
 
 TROUBLES: Final = frozenset({Kind.OPENED, Kind.FORCED_OPEN, Kind.SUSPENDED})
-"""The kinds with which one begins, or goes on."""
+"""The kinds with which one begins, or goes on: those after which a breaker is open."""
+
+BY_HAND: Final = frozenset({Kind.FORCED_OPEN, Kind.SUSPENDED})
+"""Those of them that no failure made."""
+
+IMMATERIAL: Final = frozenset({Kind.POLICY_CHANGED, Kind.CARRIED_OVER})
+"""The kinds that neither end nor begin anything: the breaker goes on as it was."""
 
 
 class Verdict(IntEnum):

@@ -281,7 +281,9 @@ def _tells(countable: bytes, private: bytes | None, event_id: EventId, document:
         "details": details,
     }
     exported = {name: document[name] for name in told}
-    exported["details"] = {name: value for name, value in document["details"].items() if name not in PRIVATE_DETAILS}
+    exported["details"] = {
+        name: value for name, value in document["details"].items() if name not in PRIVATE_DETAILS
+    }
     if private is not None:
         user_id = int.from_bytes(private[16:24], "big", signed=True)
         if (user_id, json.loads(private[24:])) != (document["user_id"], about_person):

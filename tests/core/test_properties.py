@@ -176,7 +176,16 @@ class AnyHistory(RuleBasedStateMachine):
         before = self.state
         self.run_command(CarryOver(*self.identity()))
         self.stored = [event for event in self.stored if isinstance(event, Transition)]
-        changed = {"version", "last_transition", "generation", "era", "since", "start", "probes", "probes_started"}
+        changed = {
+            "version",
+            "last_transition",
+            "generation",
+            "era",
+            "since",
+            "start",
+            "probes",
+            "probes_started",
+        }
         for name in BreakerState.__dataclass_fields__.keys() - changed:
             assert getattr(self.state, name) == getattr(before, name), name
 
