@@ -89,8 +89,8 @@ def instrument(
     collector = _StoreCollector(store, frozenset(users))
     registry.register(collector)
     unsubscribe = store.recorder.subscribe(collector.take)
-    collector.look()
     try:
+        collector.look()
         yield
     finally:
         collector.stop()
