@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from importlib import metadata
+from importlib.util import find_spec
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
@@ -79,6 +80,10 @@ def create_app(database_url: str | None = None, *, authenticate: Authenticate | 
     app.include_router(circuit_breakers.router, responses=REFUSALS)
     app.include_router(bots.router, responses=REFUSALS)
     app.include_router(health.router)
+    if find_spec("prometheus_client") is not None:
+        from breaker_store.api.routers import metrics  # noqa: PLC0415 - an extra
+
+        app.include_router(metrics.router, responses=REFUSALS)
     complete_document(app)
     app.add_api_route("/", _show_documentation, include_in_schema=False)
     return app

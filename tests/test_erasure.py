@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import asyncpg
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 from breaker_store import BreakerStore, CircuitState, Policy
 from breaker_store.erasure import BrokenRecordError, erase
 from breaker_store.errors import UnknownBreakerError
+from breaker_store.integrations.opentelemetry import instrument
 from breaker_store.postgres.verification import verify
 from tests.postgres.conftest import store  # noqa: F401 - a fixture
 from tests.postgres.living import Ear, fail, ok, trip
@@ -59,6 +63,22 @@ async def test_nothing_of_who_is_erased_is_left(
     assert str(USER) not in after
     assert str(OTHER) in after
     assert (erasure.events, erasure.batches) == (7, 1)
+
+
+async def test_no_trace_of_who_is_erased_is_left(
+    store: BreakerStore,  # noqa: F811
+    owner: asyncpg.Connection,
+    database_url: str,
+    maintenance_url: str,
+) -> None:
+    with instrument(store), TracerProvider().get_tracer("a bot").start_as_current_span("answer") as span:
+        await trip(store.registry.get_breaker(USER))
+    await store.flush()
+    trace_id = str(UUID(int=span.get_span_context().trace_id))
+    assert trace_id in await stored_texts(owner)
+    await erase(maintenance_url, USER)
+    assert trace_id not in await stored_texts(owner)
+    assert (await verify(database_url)).findings == ()
 
 
 async def test_the_record_is_whole_afterwards_and_goes_on_from_a_head_of_before(

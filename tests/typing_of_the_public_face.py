@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import assert_type
 
+from prometheus_client import CollectorRegistry
+
 from breaker_store import (
     BreakerStore,
     CircuitBreaker,
@@ -21,6 +23,7 @@ from breaker_store import (
     UnknownBreakerError,
     get_circuit_breaker_registry,
 )
+from breaker_store.integrations import opentelemetry, prometheus
 from breaker_store.runtime.clock import ManualClock
 
 
@@ -122,3 +125,11 @@ async def open_a_store() -> None:
 
 def look_at_an_unknown_breaker(error: UnknownBreakerError) -> None:
     assert_type(error.user_id, int)
+
+
+async def instrument() -> None:
+    async with BreakerStore.open(data_dir="data") as store:
+        with prometheus.instrument(store), opentelemetry.instrument(store):
+            pass
+        with prometheus.instrument(store, CollectorRegistry(), users=(101, 102)):
+            pass

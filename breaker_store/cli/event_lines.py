@@ -77,3 +77,5 @@ def _describe_event(item: EventItem) -> Iterator[str]:
         yield f"{item.duration_ms:.1f} ms"
     if item.error_type or item.error_message:
         yield ": ".join(filter(None, (item.error_type, item.error_message)))
+    if item.trace_id is not None:
+        yield f"trace {item.trace_id.hex}"

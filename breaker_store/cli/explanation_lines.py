@@ -95,6 +95,8 @@ def _failure(failure: Cause) -> str:
         parts.append(printable(failure.operation))
     if failure.duration_ms is not None:
         parts.append(f"{failure.duration_ms:,.1f} ms")
+    if failure.trace_id is not None:
+        parts.append(f"trace {failure.trace_id.hex}")
     error = ": ".join(filter(None, (failure.error_type, failure.error_message))) or "no error is known"
     return f"{', '.join(parts)}: {shortened(error, _MESSAGE_WIDTH)} ({failure.id})"
 

@@ -142,6 +142,7 @@ class Failure:
     error_message: str | None = None
     operation: str | None = None
     duration_us: int | None = None
+    trace_id: UUID | None = None
 
     def shifted(self, by_us: int) -> Failure:
         """Give the same on another clock."""
@@ -174,7 +175,13 @@ class Outcome:
 
     def as_failure(self) -> Failure:
         return Failure(
-            self.event_id, self.at, self.error_type, self.error_message, self.operation, self.duration_us
+            self.event_id,
+            self.at,
+            self.error_type,
+            self.error_message,
+            self.operation,
+            self.duration_us,
+            self.trace_id,
         )
 
 

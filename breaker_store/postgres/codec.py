@@ -213,7 +213,8 @@ def erased_document(document: Mapping[str, Any], pseudonym: int) -> dict[str, An
 def _without_texts(failure: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if failure is None:
         return None
-    return {**failure, "error_type": None, "error_message": None, "operation": None}
+    kept = {name: value for name, value in failure.items() if name != "trace_id"}
+    return {**kept, "error_type": None, "error_message": None, "operation": None}
 
 
 def _encode_rows(writer_id: int, rows: Sequence[OutcomeRow]) -> list[bytes]:
@@ -412,7 +413,7 @@ def _suspension_document(suspension: Suspension) -> dict[str, Any]:
 def failure_document(failure: Failure | None) -> dict[str, Any] | None:
     if failure is None:
         return None
-    return {
+    document: dict[str, Any] = {
         "id": str(failure.event_id),
         "at": iso(failure.at),
         "error_type": failure.error_type,
@@ -420,6 +421,10 @@ def failure_document(failure: Failure | None) -> dict[str, Any] | None:
         "operation": failure.operation,
         "duration_us": failure.duration_us,
     }
+    # Only if there is one, so that the bytes of others, and the digests over them, are what they always were.
+    if failure.trace_id is not None:
+        document["trace_id"] = str(failure.trace_id)
+    return document
 
 
 def iso(time_us: int | None) -> str | None:

@@ -227,6 +227,7 @@ def _causes(failures: Iterable[Failure]) -> list[Cause]:
             error_message=failure.error_message,
             operation=failure.operation,
             duration_ms=_milliseconds(failure.duration_us),
+            trace_id=failure.trace_id,
         )
         for failure in failures
     ]

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from breaker_store.core.events import EventId, Kind, Verdict
+from breaker_store.postgres.stored_events import read_trace_id
 
 STORED_KINDS: Final = tuple(kind for kind in Kind if kind is not Kind.UNRECOGNIZED)
 """The kinds of events that this version knows."""
@@ -26,7 +27,7 @@ _NO_DETAILS: Final[Mapping[str, Any]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A failure that led to a transition, kept with it."""
+    """A failure that led to a transition, kept with it; `trace_id` if its call was traced."""
 
     id: str
     at: datetime
@@ -34,6 +35,7 @@ class Cause:
     error_message: str | None
     operation: str | None
     duration_ms: float | None
+    trace_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ def read_cause(document: Mapping[str, Any]) -> Cause:
         error_message=document.get("error_message"),
         operation=document.get("operation"),
         duration_ms=_milliseconds(document.get("duration_us")),
+        trace_id=read_trace_id(document),
     )
 
 

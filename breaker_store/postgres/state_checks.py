@@ -48,7 +48,7 @@ LEFT JOIN LATERAL (
         jsonb_build_object(
             'id', writer_id || '-' || writer_seq, 'error_type', error_type, 'error_message', error_message,
             'operation', operation, 'duration_us', duration_us
-        ) AS document,
+        ) || CASE WHEN trace_id IS NULL THEN '{}' ELSE jsonb_build_object('trace_id', trace_id) END AS document,
         EXISTS (
             SELECT FROM breaker_outcomes AS success
             WHERE success.user_id = state.user_id AND success.occurred_at > failure_at AND kind = 1 AND verdict = 0

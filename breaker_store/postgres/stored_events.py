@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from breaker_store.core.events import (
     CircuitState,
@@ -139,7 +140,14 @@ def read_failure(document: Mapping[str, Any] | str | None) -> Failure | None:
         error_message=parsed["error_message"],
         operation=parsed["operation"],
         duration_us=parsed["duration_us"],
+        trace_id=read_trace_id(parsed),
     )
+
+
+def read_trace_id(failure: Mapping[str, Any]) -> UUID | None:
+    """Read which trace a failure belongs to, as it stands in details; most are of none."""
+    text: str | None = failure.get("trace_id")
+    return None if text is None else UUID(text)
 
 
 def read_policy(document: Mapping[str, Any] | str | None) -> Policy:

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Literal, ParamSpec, Self, TypeVar
+from uuid import UUID
 
 from breaker_store.core.cleaning import clean_name, clean_text
 from breaker_store.core.decide import (
@@ -455,15 +456,21 @@ class CircuitBreaker:
                 # On disk it can't be counted on: writing ends the counting, and the next is an entry of its own.
                 journal.write_through()
                 self._refusals = None
+        error: CircuitBreakerOpenError
         if timeout_remaining is None and state.suspension is not None:
-            return self._suspended(state, state.suspension)
-        return CircuitBreakerOpenError(
-            self.user_id,
-            timeout_remaining,
-            None if state.opened_at is None else state.opened_at / MICROSECONDS,
-            state.opened_by,
-            state.last_failure,
-        )
+            error = self._suspended(state, state.suspension)
+        else:
+            error = CircuitBreakerOpenError(
+                self.user_id,
+                timeout_remaining,
+                None if state.opened_at is None else state.opened_at / MICROSECONDS,
+                state.opened_by,
+                state.last_failure,
+            )
+        tracing = self._surroundings.tracing
+        if tracing is not None:
+            tracing.tell_refusal(error)
+        return error
 
     def _suspended(self, state: BreakerState, suspension: Suspension) -> BotSuspendedError:
         return BotSuspendedError(
@@ -505,6 +512,8 @@ class CircuitBreaker:
         journal = self._surroundings.journal
         # First, for it calls the user's code: what that does takes numbers of its own.
         message = None if error is None else describe_error(error)
+        tracing = self._surroundings.tracing
+        trace_id = None if tracing is None else tracing.trace_id()
         return Report(
             at=self._surroundings.clock.at_us(ended_ns),
             event_id=journal.next_id(),
@@ -515,6 +524,7 @@ class CircuitBreaker:
             operation=None if operation is None else clean_name(operation),
             error_type=None if error is None else clean_name(error_name(type(error))),
             error_message=message,
+            trace_id=None if trace_id is None else UUID(int=trace_id),
         )
 
     def _take_on(self, events: tuple[Event, ...]) -> None:
@@ -531,6 +541,8 @@ class CircuitBreaker:
         # Last, for where no event loop runs, and in eager tasks, listeners are called right here.
         for event in events:
             if isinstance(event, Transition):
+                if surroundings.tracing is not None:
+                    surroundings.tracing.tell_transition(self.user_id, event)
                 surroundings.listeners.tell(self.user_id, event)
 
     def _mark(self, before: BreakerState, event: Outcome | Transition) -> Marking | None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
+from uuid import UUID
 
 from breaker_store.core.events import Kind, Outcome, Transition, Verdict
 from breaker_store.core.policy import Policy
@@ -14,7 +15,7 @@ from breaker_store.ports import Batch, Mark, OutcomeRow, Source, UserTransition
 from breaker_store.runtime.breaker import CircuitBreaker
 from breaker_store.runtime.clock import NANOSECONDS_IN_MICROSECOND as NANOSECONDS
 from breaker_store.runtime.clock import Clock
-from breaker_store.runtime.journal import Entry, Journal, Marking, Refusals
+from breaker_store.runtime.journal import Entry, Journal, Marking, Refusals, TracedSuccess
 from breaker_store.settings import Durability
 
 _SUCCESS = int(Kind.SUCCESS)
@@ -22,7 +23,7 @@ _REJECTED = int(Kind.REJECTED)
 _COUNTED = int(Verdict.COUNTED)
 
 _AFFORDABLE_US = 4_000
-_COST_US, _OUTCOME_COST_US, _TRANSITION_COST_US = 2, 15, 100
+_COST_US, _TRACED_COST_US, _OUTCOME_COST_US, _TRANSITION_COST_US = 2, 5, 15, 100
 
 
 class BatchCutter:
@@ -53,7 +54,7 @@ class BatchCutter:
         entry = self._journal.pending[0]
         if isinstance(entry, list):
             return self._clock.at_us(entry[2])
-        return self._clock.at_us(entry[3]) if len(entry) == 5 else entry[1].at
+        return entry[1].at if len(entry) == 3 else self._clock.at_us(entry[3])
 
     def affordable(self, limit: int) -> int:
         """Tell how many of the oldest entries, up to `limit`, can be encoded without holding up the event loop."""
@@ -104,6 +105,9 @@ class BatchCutter:
                     (at, user_id, seq, duration_us, state.generation, state.era, _SUCCESS, _COUNTED,
                      None, None, None, None, operation, None, None)
                 )  # fmt: skip
+            elif len(entry) == 6:
+                at = max(at, entry[3] // NANOSECONDS + shift)
+                work.outcomes.append(_traced_row(entry, at, user_id, seq))
             else:
                 at = max(at, entry[1].at + correction_us)
                 work.take_event(user_id, entry[1], entry[2], at, correction_us)
@@ -128,6 +132,8 @@ class BatchCutter:
 
 def _cost_us(entry: Entry) -> int:
     """Tell about what it takes to cut and to encode an entry that is no plain success: documents take their time."""
+    if len(entry) == 6:
+        return _TRACED_COST_US
     return _TRANSITION_COST_US if isinstance(entry[1], Transition) else _OUTCOME_COST_US
 
 
@@ -217,6 +223,14 @@ def outcome_row(user_id: int, outcome: Outcome, at: int) -> OutcomeRow:
         outcome.error_type,
         outcome.error_message,
     )
+
+
+def _traced_row(entry: TracedSuccess, at: int, user_id: int, seq: int) -> OutcomeRow:
+    _, state, started_ns, ended_ns, operation, trace_id = entry
+    return (
+        at, user_id, seq, (ended_ns - started_ns) // NANOSECONDS, state.generation, state.era, _SUCCESS, _COUNTED,
+        None, None, None, UUID(int=trace_id), operation if isinstance(operation, str) else None, None, None,
+    )  # fmt: skip
 
 
 def _refusals_row(  # noqa: PLR0913, PLR0917 - what tells one row from another

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
 
@@ -77,4 +78,15 @@ def between(batch: Batch, first: int, last: int) -> Batch:
         outcomes=outcomes,
         transitions=transitions,
         marks=[mark for mark in batch.marks if first <= mark.writer_seq <= last],
+    )
+
+
+def without(batch: Batch, left_out: AbstractSet[int]) -> Batch:
+    """Give the other events of a batch."""
+    return replace(
+        batch,
+        outcomes=[row for row in batch.outcomes if row[2] not in left_out],
+        transitions=[
+            each for each in batch.transitions if each.transition.event_id.writer_seq not in left_out
+        ],
     )

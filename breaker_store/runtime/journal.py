@@ -3,9 +3,10 @@
 The journal is the meeting place of the breakers, which append and never wait, and the recorder, which takes. An
 event's number is its place in the journal, so it is known when it happens and costs nothing to draw.
 
-Three kinds of entries stand in it, told apart by their type and length:
+Four kinds of entries stand in it, told apart by their type and length:
 
 - `(breaker, state, started_ns, ended_ns, operation)`, a success that changed nothing: nearly all of them;
+- the same with the id of a trace behind it, if calls are traced;
 - `[breaker, state, first_ns, last_ns, count]`, refusals that are still being counted together;
 - `(breaker, event, mark)`, any other event as it was decided, and what it means for the stored row, if anything.
 """
@@ -44,9 +45,10 @@ class Marking(NamedTuple):
 
 
 CalmSuccess: TypeAlias = "tuple[CircuitBreaker, BreakerState, int, int, object]"
+TracedSuccess: TypeAlias = "tuple[CircuitBreaker, BreakerState, int, int, object, int]"
 Refusals: TypeAlias = list[Any]
 Noted: TypeAlias = "tuple[CircuitBreaker, StoredEvent, Marking | None]"
-Entry: TypeAlias = "CalmSuccess | Refusals | Noted"
+Entry: TypeAlias = "CalmSuccess | TracedSuccess | Refusals | Noted"
 
 
 class Keeper(Protocol):
@@ -94,6 +96,7 @@ class Journal:
         "__weakref__",
         "_keeper",
         "_random",
+        "_read_trace_id",
         "durability",
         "ended",
         "had_recorder",
@@ -114,6 +117,7 @@ class Journal:
         self.durability = Durability.BEHIND
         self.missed: Counter[str] = Counter()
         self._keeper: Keeper | None = None
+        self._read_trace_id: Callable[[], int | None] | None = None
         self.begin()
         _journals.add(self)
 
@@ -136,8 +140,20 @@ class Journal:
         self.begin()
         self.had_recorder = self.ended = False
         self._keeper, self.limit, self.durability = keeper, limit, durability
-        self.quick_limit = limit if durability is Durability.BEHIND else 0
         self.write_through = keeper.write_through
+        self._set_quick_limit()
+
+    def trace(self, read_trace_id: Callable[[], int | None] | None) -> None:
+        """Have each success keep the id of its trace; None ends that.
+
+        Then no success takes the quick way, so that while nobody traces nothing has to be asked there.
+        """
+        self._read_trace_id = read_trace_id
+        self._set_quick_limit()
+
+    def _set_quick_limit(self) -> None:
+        is_quick = self.durability is Durability.BEHIND and self._read_trace_id is None
+        self.quick_limit = self.limit if is_quick else 0
 
     def stop(self) -> None:
         """Take no more entries: what waits is the last that is stored."""
@@ -172,15 +188,18 @@ class Journal:
         """Draw a random signed 32-bit number that is not 0."""
         return self._random.getrandbits(32) - 2**31 or 1
 
-    def add(self, entry: Entry) -> bool:
+    def add(self, entry: CalmSuccess | Refusals) -> bool:
         """Append an entry that may give way; the way in for a journal that is empty, full or not kept."""
         self.kept_last = False
         if not self.kept:
             self._pass_by()
         elif len(self.pending) >= self.limit:
             self.missed["refusals" if isinstance(entry, list) else "successes"] += 1
-        else:
+        elif self._read_trace_id is None or isinstance(entry, list):
             self._append(entry)
+        else:
+            trace_id = self._read_trace_id()
+            self._append(entry if trace_id is None else (*entry, trace_id))
         return self.kept_last
 
     def note(self, entry: Noted) -> None:

@@ -13,13 +13,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from breaker_store.errors import LedgerError, NotCommittedError
 from breaker_store.ports import Batch, EventLog, Gap, GapReason
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.cutting import BatchCutter, not_before
-from breaker_store.runtime.dividing import between
+from breaker_store.runtime.dividing import between, without
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT, Journal
 from breaker_store.runtime.pacing import Pacing
 from breaker_store.runtime.sending import LONGEST_PAUSE_SECONDS, Sender, Settle
@@ -36,6 +36,9 @@ PATIENCE_SECONDS: Final = 0.2
 BATCH_SIZE: Final = 2_000
 SPOOLED_AT_ONCE: Final = 500
 """How many events are written or read in one go: a millisecond or two of the event loop's time."""
+
+StoredListener: TypeAlias = Callable[[Batch, float], object]
+"""Called with the events of a flush, which are stored now, and with the seconds that it took."""
 
 
 class Recorder:
@@ -87,6 +90,7 @@ class Recorder:
         self._busy_since: float | None = None
         self._latest_at = 0
         self._pacing = Pacing(pause)
+        self._stored_listeners: list[StoredListener] = []
 
     def start(self) -> None:
         """Begin to record, as a new writer, on the running event loop."""
@@ -114,6 +118,20 @@ class Recorder:
     @property
     def has_spool(self) -> bool:
         return self._spooling is not None
+
+    def subscribe(self, listener: StoredListener) -> Callable[[], None]:
+        """Have a listener called after each flush that stored something; returns how to stop it.
+
+        It is called on the event loop and off the calls' way, with 2,000 events at most. What an earlier process left is
+        not among them. One that raises is logged.
+        """
+        self._stored_listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._stored_listeners:
+                self._stored_listeners.remove(listener)
+
+        return unsubscribe
 
     def stats(self) -> RecorderStats:
         self._count_what_gave_way()
@@ -355,13 +373,25 @@ class Recorder:
     async def _deliver(self, batch: Batch) -> None:
         self._sending = batch
         began = self._loop.time()
-        self._waiters.disappoint(await self._sender.deliver(batch))
+        not_stored = await self._sender.deliver(batch)
+        seconds = self._loop.time() - began
+        self._waiters.disappoint(not_stored)
         self._sending = None
         self._latest_at = max(self._latest_at, batch.latest)
         self._finish(batch.last_seq)
+        self._tell_stored(without(batch, not_stored) if not_stored else batch, seconds)
         if self._spooling is not None and self._has_backlog():
             waiting = self._spooling.event_count + len(self._journal.pending)
-            await self._pacing.leave_room(self._loop.time() - began, batch.event_count, waiting)
+            await self._pacing.leave_room(seconds, batch.event_count, waiting)
+
+    def _tell_stored(self, batch: Batch, seconds: float) -> None:
+        if not batch.event_count:
+            return
+        for listener in tuple(self._stored_listeners):
+            try:
+                listener(batch, seconds)
+            except Exception:
+                logger.exception("listener %r failed on what was stored", listener)
 
     def _finish(self, seq: int) -> None:
         self._done_seq = max(self._done_seq, seq)

@@ -10,6 +10,7 @@ from breaker_store.core.state import BreakerState
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.journal import Journal
 from breaker_store.runtime.listeners import Listeners
+from breaker_store.runtime.tracing import Tracing
 
 if TYPE_CHECKING:
     from breaker_store.runtime.breaker import CircuitBreaker
@@ -38,25 +39,41 @@ class Unconfirmed(NamedTuple):
 
 
 class Surroundings:
-    """Clock, journal and listeners, and what is under way.
+    """Clock, journal, listeners and tracing, and what is under way.
 
     Attributes:
         has_store: whether a store is open on the registry, or being opened.
+        tracing: who follows the calls; None for nobody.
         blocks: the `async with` blocks under way, by breaker and task, the innermost last.
         unconfirmed: by user; they may be many while the log is away, so no more is kept of them than their range.
 
     """
 
-    __slots__ = ("blocks", "clock", "has_store", "journal", "listeners", "monotonic_ns", "unconfirmed")
+    __slots__ = (
+        "blocks",
+        "clock",
+        "has_store",
+        "journal",
+        "listeners",
+        "monotonic_ns",
+        "tracing",
+        "unconfirmed",
+    )
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.monotonic_ns = clock.monotonic_ns
         self.journal = Journal()
         self.listeners = Listeners()
+        self.tracing: Tracing | None = None
         self.has_store = False
         self.blocks: dict[tuple[CircuitBreaker, asyncio.Task[Any] | None], list[Block]] = {}
         self.unconfirmed: dict[int, Unconfirmed] = {}
+
+    def trace(self, tracing: Tracing | None) -> None:
+        """Have somebody follow the calls from now on; None for nobody."""
+        self.tracing = tracing
+        self.journal.trace(None if tracing is None else tracing.trace_id)
 
     def expect_confirmation(self, user_id: int | None, transition: Transition) -> None:
         seq = transition.event_id.writer_seq

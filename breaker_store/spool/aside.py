@@ -194,6 +194,7 @@ def _failure_document(failure: Failure | None) -> dict[str, Any] | None:
         "error_message": failure.error_message,
         "operation": failure.operation,
         "duration_us": failure.duration_us,
+        **({} if failure.trace_id is None else {"trace_id": str(failure.trace_id)}),
     }
 
 

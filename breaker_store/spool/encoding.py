@@ -189,7 +189,7 @@ def _mark_values(mark: Mark) -> list[object]:
 def _failure_values(failure: Failure | None) -> list[object] | None:
     if failure is None:
         return None
-    return [
+    values: list[object] = [
         *failure.event_id,
         failure.at,
         failure.error_type,
@@ -197,6 +197,7 @@ def _failure_values(failure: Failure | None) -> list[object] | None:
         failure.operation,
         failure.duration_us,
     ]
+    return values if failure.trace_id is None else [*values, str(failure.trace_id)]
 
 
 def _transition_document(transition: Transition) -> dict[str, Any]:
@@ -335,8 +336,9 @@ def _read_mark(values: list[Any]) -> Mark:
 
 
 def _read_failure(values: list[Any]) -> Failure:
-    writer_id, seq, *rest = values
-    return Failure(EventId(writer_id, seq), *rest)
+    writer_id, seq, at, error_type, error_message, operation, duration_us, *trace_id = values
+    event_id = EventId(writer_id, seq)
+    return Failure(event_id, at, error_type, error_message, operation, duration_us, *map(UUID, trace_id))
 
 
 def _read_suspension(values: list[Any]) -> Suspension:

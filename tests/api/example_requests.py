@@ -137,6 +137,7 @@ def requests() -> Iterator[Request]:
 def answered() -> Iterator[Request]:
     yield Request("tell_alive", "/healthz")
     yield Request("tell_ready", "/readyz")
+    yield Request("tell_metrics", "/metrics")
     yield Request("summarize", f"{PREFIX}/summary")
     yield Request("list_recorders", f"{PREFIX}/recorders")
     yield Request("show_state", f"{PREFIX}/101")

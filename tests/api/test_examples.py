@@ -65,7 +65,8 @@ async def answers(clients, database_url: str, owner) -> Examples:
             response = await request.send(clients[request.database])
         assert response.status_code == request.status, response.text
         operation = given.setdefault(request.operation, {}).setdefault(str(request.status), {})
-        operation[request.name] = response.json()
+        is_text = response.headers["content-type"].startswith("text/plain")
+        operation[request.name] = response.text if is_text else response.json()
     return given
 
 

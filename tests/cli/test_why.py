@@ -5,8 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
+from breaker_store import BreakerStore
+from breaker_store.integrations.opentelemetry import instrument
 from tests.postgres import faults
+from tests.postgres.living import trip
 
 from .conftest import Invoke, outcome, write_lines
 
@@ -112,3 +116,20 @@ def test_no_id(call: Invoke) -> None:
     result = call("why", 101, "latest?")
     assert result.exit_code == 2
     assert "writer-seq" in result.stderr
+
+
+async def trip_in_a_trace(database_url: str) -> str:
+    """Trip a breaker within one trace; give its id as tracing products show it."""
+    async with BreakerStore.open(database_url=database_url) as store:
+        with instrument(store), TracerProvider().get_tracer("a bot").start_as_current_span("answer") as span:
+            await trip(store.registry.get_breaker(101))
+    return f"{span.get_span_context().trace_id:032x}"
+
+
+def test_traces(call: Invoke, database_url: str) -> None:
+    """Failures whose calls were traced are shown with the id of the trace, by `history` too."""
+    trace_id = asyncio.run(trip_in_a_trace(database_url))
+    evidence = call("why", 101).stdout.splitlines()[1:]
+    assert max(map(len, evidence)) <= 80
+    assert "".join(line[12:].replace(" ", "") for line in evidence).count(f"trace{trace_id}") == 5
+    assert call("history", 101).stdout.count(f"trace {trace_id}") == 5

@@ -18,6 +18,7 @@ from breaker_store.core.events import CircuitState, EventId, Failure, Kind, Outc
 from breaker_store.core.policy import GREATEST_COUNT, GREATEST_TIMEOUT_SECONDS, Policy
 from breaker_store.ports import Batch, OutcomeRow, Source, UserTransition
 from breaker_store.postgres.appending import SMALL_BATCH
+from breaker_store.postgres.codec import failure_document
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.partitions import FIRST_US, LAST_US
 from breaker_store.postgres.stored_events import read_event_id, read_outcome, read_transition
@@ -73,7 +74,9 @@ SMALLEST_ROW: OutcomeRow = (
 EMPTY_ROW: OutcomeRow = (FIRST_US, 0, 0, None, 0, 0, 1, 0, None, None, None, None, None, None, None)
 
 event_ids = st.builds(EventId, st.integers(1, BIGINT), st.integers(-1, BIGINT))
-failures = st.builds(Failure, event_ids, times, names, texts, names, st.none() | durations)
+failures = st.builds(
+    Failure, event_ids, times, names, texts, names, st.none() | durations, st.none() | st.uuids()
+)
 policies = st.builds(
     Policy,
     failure_threshold=st.integers(1, GREATEST_COUNT),
@@ -194,6 +197,13 @@ async def test_any_transition_comes_back_as_it_was(
     assert read_transition(row) == (user, replace(expected, position=row["position"]))
     stored = await ledger_row(connection, batch)
     assert stored["digest"] == await recompute_digest(connection, stored)
+
+
+def test_a_failure_that_belongs_to_no_trace_is_written_as_it_always_was() -> None:
+    assert failure_document(Failure(EventId(7, 3), NOON_US, "TimeoutError", "no answer", "send", 17)) == {
+        "id": "7-3", "at": "2026-01-02T12:00:00.000000+00:00", "error_type": "TimeoutError",
+        "error_message": "no answer", "operation": "send", "duration_us": 17,
+    }  # fmt: skip
 
 
 async def test_the_ledger_tells_when_a_row_was_altered(

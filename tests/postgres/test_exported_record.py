@@ -9,9 +9,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 from breaker_store import BreakerStore
 from breaker_store.erasure import erase
+from breaker_store.integrations.opentelemetry import instrument
 from breaker_store.postgres.exported_record import UnreadableExportError, verify_export
 from breaker_store.postgres.exporting import ExportFilter, export_events
 from breaker_store.postgres.verification import Verification, verify
@@ -32,6 +34,25 @@ async def exported(store: BreakerStore, database_url: str, maintenance_url: str)
     await store.flush()
     await erase(maintenance_url, 3)
     return await export(database_url)
+
+
+async def test_an_export_of_calls_that_were_traced_is_found_to_be_whole(
+    store: BreakerStore, database_url: str, maintenance_url: str
+) -> None:
+    with instrument(store), TracerProvider().get_tracer("a bot").start_as_current_span("answer"):
+        for user_id in (1, 2):
+            await store.registry.get_breaker(user_id).call(ok)
+            await trip(store.registry.get_breaker(user_id))
+    await store.flush()
+    await erase(maintenance_url, 2)
+    events, proof = await export(database_url)
+    assert check(events, proof).findings == ()
+    opened = first(events, lambda line: line["kind"] == "opened")
+    assert (
+        opened["details"]["causes"][0]["trace_id"] == first(events, lambda line: line["trace_id"])["trace_id"]
+    )
+    opened["details"]["causes"][0]["trace_id"] = "00000000-0000-0000-0000-000000000001"
+    assert check(events, proof).problems > 0
 
 
 async def export(database_url: str) -> tuple[Lines, Lines]:

@@ -11,7 +11,7 @@ import pytest
 
 from breaker_store import CircuitBreaker, CircuitBreakerRegistry, LedgerError
 from breaker_store.memory import MemoryBatch, MemoryEventLog
-from breaker_store.ports import Fate
+from breaker_store.ports import Batch, Fate
 from breaker_store.runtime.recorder import Recorder
 from breaker_store.settings import Durability
 from tests.runtime.driving import USER, fail_times, succeed
@@ -262,3 +262,46 @@ async def test_a_recorder_that_was_closed_can_not_be_flushed(log: RuledLog, dire
         await process.close(10)
         with pytest.raises(LedgerError):
             await process.recorder.flush()
+
+
+async def test_a_listener_hears_of_what_was_stored_and_of_nothing_else() -> None:
+    log, heard = RuledLog(), []
+    log.refuses = lambda batch: any(row[2] == 2 for row in batch.outcomes)
+    async with recording(log, drain_seconds=10) as process:
+        unsubscribe = process.recorder.subscribe(lambda batch, _seconds: heard.append(batch))
+        for _ in range(3):
+            await process.breaker.call(succeed)
+        await process.recorder.flush()
+        unsubscribe()
+        await process.breaker.call(succeed)
+        await process.recorder.flush()
+    assert [row[2] for batch in heard for row in batch.outcomes] == [1, 3]
+    assert log.numbers() == [1, 3, 4]
+
+
+async def test_a_listener_is_told_how_long_a_flush_took() -> None:
+    log, heard = RuledLog(), []
+    log.seconds_per_batch = 1.5
+    async with recording(log, drain_seconds=10) as process:
+        process.recorder.subscribe(lambda _batch, seconds: heard.append(seconds))
+        await process.breaker.call(succeed)
+        await process.recorder.flush()
+    assert heard == [pytest.approx(1.5)]
+
+
+async def test_a_listener_that_raises_is_logged_and_hurts_neither_recording_nor_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def complain(_batch: Batch, _seconds: float) -> None:
+        raise ValueError("no room for more series")
+
+    log, heard = RuledLog(), []
+    async with recording(log, drain_seconds=10) as process:
+        process.recorder.subscribe(complain)
+        process.recorder.subscribe(lambda batch, _seconds: heard.append(batch.event_count))
+        for _ in range(2):
+            await process.breaker.call(succeed)
+            await process.recorder.flush()
+    assert (log.numbers(), heard) == ([1, 2], [1, 1])
+    assert caplog.text.count("failed on what was stored") == 2
+    assert "no room for more series" in caplog.text

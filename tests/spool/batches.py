@@ -234,7 +234,9 @@ plain_rows: st.SearchStrategy[OutcomeRow] = st.tuples(
     st.none(), st.none(), st.none(), st.none(), names, st.none(), st.none(),
 )  # fmt: skip
 event_ids = st.builds(EventId, st.integers(1, BIGINT), st.integers(-1, BIGINT))
-failures = st.builds(Failure, event_ids, times, names, texts, names, st.none() | durations)
+failures = st.builds(
+    Failure, event_ids, times, names, texts, names, st.none() | durations, st.none() | st.uuids()
+)
 policies = st.builds(
     Policy,
     failure_threshold=st.integers(1, GREATEST_COUNT),
