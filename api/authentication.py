@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_SECONDS: Final = 2.0
 USE_NOTED_SECONDS: Final = 60.0
+NOTE_AGAIN_SECONDS: Final = 5.0
 CLOSING_SECONDS: Final = 1.0
 
 _SCHEME: Final = "bearer"
@@ -135,7 +136,10 @@ class TokenSignIn:
             used, self._unnoted = self._unnoted, set()
             try:
                 await self._note_use(used)
-            except Exception as error:  # noqa: BLE001 - nobody waits for it; the next use is noted again
+            except Exception as error:  # noqa: BLE001 - nobody waits for it
+                # The next use is noted again; but not each, since that would be a connection for every request.
+                again = self._monotonic() - USE_NOTED_SECONDS + NOTE_AGAIN_SECONDS
+                self._noted_at |= dict.fromkeys(used, again)
                 logger.warning("the last use of access tokens can't be noted: %s", _first_line(error))
 
 

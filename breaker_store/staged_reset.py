@@ -274,7 +274,8 @@ class _Claims:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await connect(self._database_url, writing=True)
             found = await claimable(self._connection)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those under way go on, and it is tried again
+        except Exception as error:
+            # Whatever it is, those under way go on, and it is tried again.
             if not self._away:
                 is_expected = isinstance(error, (LogUnavailableError, *UNREACHABLE))
                 said = "can't look for staged resets for now: %s"

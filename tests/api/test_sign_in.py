@@ -301,6 +301,23 @@ async def test_the_open_paths_are_open_under_the_applications_own_root_alone(pat
     assert statuses == [status]
 
 
+async def test_no_websocket_passes_the_door():
+    sent = []
+
+    async def app(_scope, _receive, _send) -> None:
+        pytest.fail("it passed")
+
+    async def know_everybody(_request) -> Principal:
+        return Principal("alice", Role.OPERATOR)
+
+    async def note(message) -> None:
+        sent.append(message["type"])
+
+    scope = {"type": "websocket", "path": "/healthz", "headers": [], "client": None}
+    await RequireSignIn(app, know_everybody, FailedAttempts())(scope, None, note)
+    assert sent == ["websocket.close"]
+
+
 class Streaming:
     """An answer of several parts, the clock that stands still between them, and who is known."""
 
