@@ -3,10 +3,10 @@
 Each reset is an operator's event like any other: decided by the core on what the log says, and appended by
 compare-and-set as a batch of its own. All that a process appends for one staged reset is of one writer.
 
-The pace is kept between the commit of one and the decision on the next: never more than so many take effect in any second,
-and nothing is made up for. What came late, by an outage or a restart, stays late. A process that takes over waits for a
-whole interval first, since it doesn't know when the last reset was. A breaker that has moved on is passed over, and takes no
-time.
+The pace is kept from one decision to the next, and by when resets take effect, which for one that waits for a lock is
+later: never more than so many do in any second. Nothing is made up for: what came late, by an outage or a restart, stays
+late. A process that takes over waits for a whole interval first, since it doesn't know when the last reset was. A breaker
+that has moved on is passed over, and takes no time.
 
 Whatever goes wrong with one breaker, the others are reset: after a few tries it has failed, and is told with its staged
 reset. Only while the database is away all wait, since no other would fare better.
@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -118,7 +119,9 @@ class StagedReset:
         self._pause = pause
         self._writer = _Writer()
         self._orders: Orders | None = None
-        # On the clock: before this no reset is decided, and how long the questions before one take.
+        # On the clock: by when the last ones had taken effect, as many as there may be in a second; before when no reset
+        # is decided; and how long the questions before one take.
+        self._done_us: deque[int] = deque()
         self._due_us = 0
         self._lead_us = 0
         self._away = False
@@ -152,6 +155,7 @@ class StagedReset:
             return True
         if self._orders is None:
             self._due_us = self._clock.now_us() + _interval_us(orders)
+            self._done_us = deque(maxlen=max(1, int(orders.per_second)))
         self._orders = orders
         await self._log.open()
         after: int | None = None
@@ -204,15 +208,21 @@ class StagedReset:
 
     async def _reset(self, user_id: int, state: BreakerState, orders: Orders) -> EventId | None:
         """Reset a breaker as it was read; give the event, or None if others changed it first."""
-        now = self._clock.now_us() + self._log.correction_us
+        now = self._clock.now_us()
         reason = reason_of(self._queue.id, orders.reason)
-        transition = self._writer.decide(state, now, orders.actor, reason)
+        transition = self._writer.decide(state, now + self._log.correction_us, orders.actor, reason)
         try:
             won = await self._writer.append(self._log, user_id, transition)
         finally:
-            # It takes effect at the latest now: it may have waited for a lock before.
-            self._due_us = self._clock.now_us() + _interval_us(orders)
+            self._done_us.append(self._clock.now_us())
+            self._due_us = self._next_due_us(now, orders)
         return transition.event_id if won else None
+
+    def _next_due_us(self, decided_us: int, orders: Orders) -> int:
+        interval_us, done_us = _interval_us(orders), self._done_us
+        if len(done_us) != done_us.maxlen:
+            return decided_us + interval_us
+        return max(decided_us + interval_us, done_us[0] + len(done_us) * interval_us)
 
     async def _wait_until(self, due_us: int) -> None:
         """Wait for a time on the clock, and keep the lease."""

@@ -71,7 +71,7 @@ class Runner:
 
 
 class _Noting(PostgresEventLog):
-    """A log that notes when each append was decided, on the runner's clock.
+    """A log that notes when each append was decided, and done, on the runner's clock.
 
     Attributes:
         dies_after: the append after which this process dies.
@@ -84,6 +84,7 @@ class _Noting(PostgresEventLog):
         super().__init__(database_url, clock)
         self.clock = clock
         self.at: list[int] = []
+        self.done: list[int] = []
         self.dies_after: int | None = None
         self.slow_seconds: dict[int, float] = {}
         self.confusing: int | None = None
@@ -97,6 +98,7 @@ class _Noting(PostgresEventLog):
         self.at.append(self.clock.now_us())
         fates = await super().append(sealed)
         self.clock.advance(self.slow_seconds.get(len(self.at), 0))
+        self.done.append(self.clock.now_us())
         if len(self.at) == self.dies_after:
             raise DeathError
         return fates
@@ -165,11 +167,15 @@ async def test_there_are_never_more_than_so_many_in_a_second(database_url, make,
     assert runner.at[-1] - began < 12.5 * 1_000_000 / per_second
 
 
-async def test_the_next_waits_for_the_whole_interval_after_one_that_took_long(database_url, make):
-    runner = make(await stage_reset(database_url, NETWORK, 1))
-    runner.log.slow_seconds = {3: 5}
+@pytest.mark.parametrize("per_second", [0.5, 1, 4])
+async def test_one_that_waits_for_a_lock_takes_effect_with_no_more_than_that_either(
+    database_url, make, per_second
+):
+    runner = make(await stage_reset(database_url, NETWORK, per_second))
+    runner.log.slow_seconds = {5: 5, 6: 0.1}
     await runner.run()
-    assert runner.at[3] - runner.at[2] >= 6_000_000
+    assert most_in_a_second(runner.log.done) <= max(1, per_second)
+    assert runner.log.done[4] - runner.at[4] == 5_000_000
 
 
 async def test_nothing_is_made_up_for_after_an_outage(database_url, make, connection):
