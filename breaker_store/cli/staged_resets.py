@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 NUMBERS: Final = ("number", "a second", "reset", "moved on", "failed", "waiting")
 COLUMNS: Final = ("number", "state", *NUMBERS[1:], "since", "actor", "reason")
 NOTHING: Final = "-"
+CELL_WIDTH: Final = 80
+WIDEST: Final = 100_000
 WATCH_SECONDS: Final = 0.5
 
 app = typer.Typer(help="Reset many breakers, a few a second.", no_args_is_help=True)
@@ -81,7 +83,11 @@ def start_staged_reset(  # noqa: PLR0913, PLR0917 - one parameter for each optio
         matched = run(_count(location, wanted))
         typer.echo(json.dumps({"matched": matched}) if as_json else f"{_how_many(matched)} would be reset")
         return
-    number = run(_stage(location, wanted, per_second, actor, reason))
+    try:
+        number = run(_stage(location, wanted, per_second, actor, reason))
+    except KeyboardInterrupt:
+        say("it may be staged nevertheless: breaker-store staged-resets list")
+        raise
     if in_background:
         say(f"staged reset {number} is left to a server: breaker-store staged-resets watch {number}")
         _print_one(run(_ask(location, number)), as_json=as_json)
@@ -250,14 +256,15 @@ def _print_table(items: list[StagedResetItem]) -> None:
     from rich.console import Console  # noqa: PLC0415 - slow to import
     from rich.table import Table  # noqa: PLC0415
 
-    from breaker_store.core.wording import printable  # noqa: PLC0415
+    from breaker_store.core.wording import shortened  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
-        table.add_column(name, justify="right" if name in NUMBERS else "left")
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
     for item in items:
-        table.add_row(*map(printable, _cells(item)))
-    Console(markup=False, highlight=False).print(table)
+        table.add_row(*(shortened(cell, CELL_WIDTH) for cell in _cells(item)))
+    # As wide as it needs to be: a line that is too long is the terminal's to wrap.
+    Console(markup=False, highlight=False, width=WIDEST).print(table)
 
 
 def _cells(item: StagedResetItem) -> Iterator[str]:
