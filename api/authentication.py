@@ -13,6 +13,7 @@ import asyncio
 import logging
 import math
 import time
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from typing import Final, TypeAlias
@@ -25,7 +26,7 @@ from breaker_store.core.access import AccessToken, Principal, Role, find_token
 from breaker_store.errors import StoreError
 from breaker_store.postgres.access_tokens import TokensInForce
 
-__all__ = ["Authenticate", "Principal", "Role", "TokenSignIn", "read_bearer"]
+__all__ = ["CHALLENGE", "Authenticate", "Principal", "Role", "TokenSignIn", "read_bearer", "read_token"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,10 @@ NOTE_AGAIN_SECONDS: Final = 5.0
 CLOSING_SECONDS: Final = 1.0
 
 _SCHEME: Final = "bearer"
+_PASSWORD_SCHEME: Final = "basic"  # noqa: S105 - a name
+
+CHALLENGE: Final = 'Bearer, Basic realm="access token as password", charset="UTF-8"'
+"""How an access token may be sent. Programs take the first way; a browser knows the second, and asks for a password."""
 
 # What proxies add: who is behind one is not on this machine.
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
@@ -81,7 +86,7 @@ class TokenSignIn:
         await self._refresh()
         if not self._known.any_made:
             return _know_neighbour(request)
-        token = find_token(self._known.by_id, read_bearer(request.headers) or "")
+        token = find_token(self._known.by_id, read_token(request.headers) or "")
         if token is None or self._has_expired(token):
             return None
         self._take_note(token.public_id)
@@ -156,6 +161,18 @@ def _know_neighbour(request: Request) -> Principal | None:
         raise HTTPException(HTTPStatus.FORBIDDEN, LOOPBACK_RULE)
     address = request.client.host if request.client else "this machine"
     return Principal(f"admin API, from {address}", Role.OPERATOR)
+
+
+def read_token(headers: Headers) -> str | None:
+    """Give the token that a request brings: as a bearer token, or as the password for which a browser asks a person."""
+    values = headers.getlist("authorization")
+    scheme, _, encoded = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    if scheme.lower() != _PASSWORD_SCHEME:
+        return read_bearer(headers)
+    try:
+        return b64decode(encoded.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return None
 
 
 def read_bearer(headers: Headers) -> str | None:

@@ -22,7 +22,7 @@ from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from breaker_store.api.authentication import CACHE_SECONDS, Authenticate, Principal, Role, read_bearer
+from breaker_store.api.authentication import CACHE_SECONDS, Authenticate, Principal, Role, read_token
 from breaker_store.api.failed_attempts import FailedAttempts
 from breaker_store.api.problems import answer_error, describe_status
 from breaker_store.core.access import read_public_id
@@ -54,6 +54,7 @@ class RequireSignIn:
         app: what is behind the door.
         authenticate: tells who asks.
         failed_attempts: where it is counted when that is nobody.
+        challenge: in which ways somebody may say who they are, as WWW-Authenticate has it.
         monotonic: seconds that never run backwards.
 
     """
@@ -63,11 +64,13 @@ class RequireSignIn:
         app: ASGIApp,
         authenticate: Authenticate,
         failed_attempts: FailedAttempts,
+        challenge: str = "Bearer",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._authenticate = authenticate
         self._failed_attempts = failed_attempts
+        self._challenge = challenge
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,8 +96,8 @@ class RequireSignIn:
         principal = await self._authenticate(request)
         if principal is None:
             client = request.client.host if request.client else None
-            await self._failed_attempts.take_in(client, read_public_id(read_bearer(request.headers) or ""))
-            raise HTTPException(HTTPStatus.UNAUTHORIZED, _UNKNOWN, {"WWW-Authenticate": "Bearer"})
+            await self._failed_attempts.take_in(client, read_public_id(read_token(request.headers) or ""))
+            raise HTTPException(HTTPStatus.UNAUTHORIZED, _UNKNOWN, {"WWW-Authenticate": self._challenge})
         if principal.role is not Role.OPERATOR and request.method not in _READING_METHODS:
             raise HTTPException(HTTPStatus.FORBIDDEN, _VIEWER)
         return principal
