@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from breaker_store.api.authentication import Authenticate, TokenSignIn
+from breaker_store.api.authentication import CHALLENGE, Authenticate, TokenSignIn
 from breaker_store.api.dependencies import Database
 from breaker_store.api.documentation import complete_document, name_operation
 from breaker_store.api.failed_attempts import FailedAttempts
@@ -68,7 +68,7 @@ def create_app(database_url: str | None = None, *, authenticate: Authenticate | 
     app.state.database = Database(address, create_engine(address))
     app.state.feed = Feed(address)
     app.state.token_sign_in = _make_token_sign_in(app.state.database)
-    _close_door(app, authenticate or app.state.token_sign_in.authenticate)
+    _close_door(app, authenticate)
     handle_errors(app)
     # First, since routes are tried in their order, and these are asked most.
     app.include_router(histories.router, responses=REFUSALS)
@@ -96,8 +96,12 @@ def _make_token_sign_in(database: Database) -> TokenSignIn:
     )
 
 
-def _close_door(app: FastAPI, authenticate: Authenticate) -> None:
-    app.add_middleware(RequireSignIn, authenticate=authenticate, failed_attempts=FailedAttempts())
+def _close_door(app: FastAPI, authenticate: Authenticate | None) -> None:
+    if authenticate is None:
+        ways = {"authenticate": app.state.token_sign_in.authenticate, "challenge": CHALLENGE}
+    else:
+        ways = {"authenticate": authenticate}
+    app.add_middleware(RequireSignIn, **ways, failed_attempts=FailedAttempts())
     # What was added last comes first.
     app.add_middleware(RefuseWebPages)
 

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import math
 import time
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from typing import Final, TypeAlias
@@ -25,15 +26,20 @@ from breaker_store.core.access import AccessToken, Principal, Role, find_token
 from breaker_store.errors import StoreError
 from breaker_store.postgres.access_tokens import TokensInForce
 
-__all__ = ["Authenticate", "Principal", "Role", "TokenSignIn", "read_bearer"]
+__all__ = ["CHALLENGE", "Authenticate", "Principal", "Role", "TokenSignIn", "read_bearer", "read_token"]
 
 logger = logging.getLogger(__name__)
 
 CACHE_SECONDS: Final = 2.0
 USE_NOTED_SECONDS: Final = 60.0
+NOTE_AGAIN_SECONDS: Final = 5.0
 CLOSING_SECONDS: Final = 1.0
 
 _SCHEME: Final = "bearer"
+_PASSWORD_SCHEME: Final = "basic"  # noqa: S105 - a name
+
+CHALLENGE: Final = 'Bearer, Basic realm="access token as password", charset="UTF-8"'
+"""How an access token may be sent. Programs take the first way; a browser knows the second, and asks for a password."""
 
 # What proxies add: who is behind one is not on this machine.
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
@@ -80,7 +86,7 @@ class TokenSignIn:
         await self._refresh()
         if not self._known.any_made:
             return _know_neighbour(request)
-        token = find_token(self._known.by_id, read_bearer(request.headers) or "")
+        token = find_token(self._known.by_id, read_token(request.headers) or "")
         if token is None or self._has_expired(token):
             return None
         self._take_note(token.public_id)
@@ -135,7 +141,10 @@ class TokenSignIn:
             used, self._unnoted = self._unnoted, set()
             try:
                 await self._note_use(used)
-            except Exception as error:  # noqa: BLE001 - nobody waits for it; the next use is noted again
+            except Exception as error:  # noqa: BLE001 - nobody waits for it
+                # The next use is noted again; but not each, since that would be a connection for every request.
+                again = self._monotonic() - USE_NOTED_SECONDS + NOTE_AGAIN_SECONDS
+                self._noted_at |= dict.fromkeys(used, again)
                 logger.warning("the last use of access tokens can't be noted: %s", _first_line(error))
 
 
@@ -152,6 +161,18 @@ def _know_neighbour(request: Request) -> Principal | None:
         raise HTTPException(HTTPStatus.FORBIDDEN, LOOPBACK_RULE)
     address = request.client.host if request.client else "this machine"
     return Principal(f"admin API, from {address}", Role.OPERATOR)
+
+
+def read_token(headers: Headers) -> str | None:
+    """Give the token that a request brings: as a bearer token, or as the password for which a browser asks a person."""
+    values = headers.getlist("authorization")
+    scheme, _, encoded = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    if scheme.lower() != _PASSWORD_SCHEME:
+        return read_bearer(headers)
+    try:
+        return b64decode(encoded.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return None
 
 
 def read_bearer(headers: Headers) -> str | None:

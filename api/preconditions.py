@@ -2,7 +2,8 @@
 
 An ETag names the version of a breaker's state: which of its transitions it comes from. It is a strong one, since
 `If-Match` compares no others, though what is counted or waited for since then may differ. An action with `If-Match` is
-carried out only on that version; `*` takes any.
+carried out only on that version; `*` takes any. A weak ETag, as a proxy that compresses makes of ours, and one that is none
+of ours fit no version: 412. Beside others of that kind one version may be named, and not several: nobody saw two at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from pydantic import AfterValidator, WithJsonSchema
 from breaker_store.core.standing import StateVersion
 
 ANY: Final = "*"
+
+_TAG: Final = re.compile('(?:W/)?"[!#-~\x80-\xff]*"')
+_TAGS: Final = re.compile(rf"{_TAG.pattern}(?:[ \t]*,[ \t]*{_TAG.pattern})*")
+
+# What no breaker ever is at.
+_NONE: Final = StateVersion(-1, 0)
 
 TAGGED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
@@ -39,23 +46,31 @@ def _check(text: str | None) -> str | None:
 def _read(text: str) -> StateVersion | None:
     if text == ANY:
         return None
-    quoted = re.fullmatch('"([^"]*)"', text)
+    if _TAGS.fullmatch(text) is None:
+        raise ValueError('give the ETag of an earlier answer, as in "17-9f00aa12", or *')
+    versions = {version for tag in _TAG.findall(text) if (version := _read_tag(tag)) is not None}
+    if len(versions) > 1:
+        raise ValueError("give the one ETag that was seen, and not several")
+    return versions.pop() if versions else _NONE
+
+
+def _read_tag(tag: str) -> StateVersion | None:
     try:
-        return StateVersion.read(quoted[1] if quoted else "")
+        return StateVersion.read(tag[1:-1])
     except ValueError:
-        raise ValueError('give the ETag of an earlier answer, as in "17-9f00aa12", or *') from None
+        return None
 
 
-_Tag = Annotated[
+_Tags = Annotated[
     str | None,
     AfterValidator(_check),
-    WithJsonSchema({"type": "string", "pattern": '^([*]|"(0|[1-9][0-9]{0,8})-[0-9a-f]{8}")$'}),
+    WithJsonSchema({"type": "string", "pattern": '^([*]|(W/)?"[!#-~]*")$'}),
 ]
 
 
 async def _expected(
     if_match: Annotated[
-        _Tag,
+        _Tags,
         Header(description="Only if the breaker still is at this version: its ETag, or * for any."),
     ] = None,
 ) -> StateVersion | None:

@@ -125,6 +125,7 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
         "schema-mismatch",
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The database has another schema",
+        detail="the database has not the schema that this version needs: the server's log says what to do",
         retry_after_seconds=60,
     ),
 }

@@ -1,7 +1,8 @@
 """The door: nothing but the health of the service is told to somebody who is not known, and a viewer only reads.
 
 As middleware, so that it stands before all there is: the documentation, paths that lead nowhere, and what somebody adds
-later. Who may do what follows from the method alone: reading is for everybody who is known, all else for operators.
+later; but for websockets, which it refuses. Who may do what follows from the method alone: reading is for everybody who is
+known, all else for operators.
 
 An answer that goes on, as a stream does, is looked at again before what it sends next, if the last look is `LOOK_AGAIN_SECONDS`
 ago. A stream sends a heartbeat every 5 seconds, and tokens are remembered for 2; so it ends within 10 of when its token was
@@ -17,9 +18,11 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import HTTPException, Request
+from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
-from breaker_store.api.authentication import CACHE_SECONDS, Authenticate, Principal, Role, read_bearer
+from breaker_store.api.authentication import CACHE_SECONDS, Authenticate, Principal, Role, read_token
 from breaker_store.api.failed_attempts import FailedAttempts
 from breaker_store.api.problems import answer_error, describe_status
 from breaker_store.core.access import read_public_id
@@ -51,6 +54,7 @@ class RequireSignIn:
         app: what is behind the door.
         authenticate: tells who asks.
         failed_attempts: where it is counted when that is nobody.
+        challenge: in which ways somebody may say who they are, as WWW-Authenticate has it.
         monotonic: seconds that never run backwards.
 
     """
@@ -60,14 +64,20 @@ class RequireSignIn:
         app: ASGIApp,
         authenticate: Authenticate,
         failed_attempts: FailedAttempts,
+        challenge: str = "Bearer",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._authenticate = authenticate
         self._failed_attempts = failed_attempts
+        self._challenge = challenge
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            # There are none. One that somebody adds would be an answer that nothing here looks at again.
+            await WebSocketClose(WS_1008_POLICY_VIOLATION)(scope, receive, send)
+            return
         if scope["type"] != "http" or _path_of(scope) in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
@@ -86,8 +96,8 @@ class RequireSignIn:
         principal = await self._authenticate(request)
         if principal is None:
             client = request.client.host if request.client else None
-            await self._failed_attempts.take_in(client, read_public_id(read_bearer(request.headers) or ""))
-            raise HTTPException(HTTPStatus.UNAUTHORIZED, _UNKNOWN, {"WWW-Authenticate": "Bearer"})
+            await self._failed_attempts.take_in(client, read_public_id(read_token(request.headers) or ""))
+            raise HTTPException(HTTPStatus.UNAUTHORIZED, _UNKNOWN, {"WWW-Authenticate": self._challenge})
         if principal.role is not Role.OPERATOR and request.method not in _READING_METHODS:
             raise HTTPException(HTTPStatus.FORBIDDEN, _VIEWER)
         return principal

@@ -3,9 +3,13 @@
 Each reset is an operator's event like any other: decided by the core on what the log says, and appended by
 compare-and-set as a batch of its own. All that a process appends for one staged reset is of one writer.
 
-The pace is kept between one decision and the next: never more than so many in any second, and nothing is made up for. What
-came late, by an outage or a restart, stays late. A process that takes over waits for a whole interval first, since it
-doesn't know when the last reset was. A breaker that has moved on is passed over, and takes no time.
+The pace is kept from one decision to the next, and by when resets take effect, which for one that waits for a lock is
+later: never more than so many do in any second. Nothing is made up for: what came late, by an outage or a restart, stays
+late. A process that takes over waits for a whole interval first, since it doesn't know when the last reset was. A breaker
+that has moved on is passed over, and takes no time.
+
+Whatever goes wrong with one breaker, the others are reset: after a few tries it has failed, and is told with its staged
+reset. Only while the database is away all wait, since no other would fare better.
 
 Two processes never reset a breaker twice. The lease keeps them apart; where it can't, as for a process that was
 stopped in the middle and goes on later, compare-and-set does.
@@ -16,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -48,7 +53,11 @@ RENEW_SECONDS: Final = LEASE_SECONDS / 5
 ATTEMPTS: Final = 5
 """How often a breaker's reset is decided anew, since others changed it first, before it has failed."""
 
+BREAKDOWNS: Final = 3
+"""How often a breaker's reset breaks down, for a reason that nobody expected, before it has failed."""
+
 _CLOSE_SECONDS: Final = 1.0
+_BROKEN_DOWN: Final = "what went wrong stands in the log of the process that carries it out"
 
 Pause = Callable[[float], Awaitable[None]]
 
@@ -110,7 +119,9 @@ class StagedReset:
         self._pause = pause
         self._writer = _Writer()
         self._orders: Orders | None = None
-        # On the clock: before this no reset is decided, and how long the questions before one take.
+        # On the clock: by when the last ones had taken effect, as many as there may be in a second; before when no reset
+        # is decided; and how long the questions before one take.
+        self._done_us: deque[int] = deque()
         self._due_us = 0
         self._lead_us = 0
         self._away = False
@@ -144,17 +155,41 @@ class StagedReset:
             return True
         if self._orders is None:
             self._due_us = self._clock.now_us() + _interval_us(orders)
+            self._done_us = deque(maxlen=max(1, int(orders.per_second)))
         self._orders = orders
         await self._log.open()
         after: int | None = None
         while breakers := await self._queue.waiting(after):
             for breaker in breakers:
                 await self._wait_until(self._due_us - self._lead_us)
-                await self._queue.settle(breaker, await self._settle(breaker, orders))
+                await self._queue.settle(breaker, await self._reset_once(breaker, orders))
             after = breakers[-1].user_id
         return await self._queue.finish()
 
-    async def _settle(self, breaker: StagedBreaker, orders: Orders) -> Result:
+    async def _reset_once(self, breaker: StagedBreaker, orders: Orders) -> Result:
+        """Reset a breaker; what becomes of it, if need be after a few tries.
+
+        Raises:
+            LogUnavailableError: nothing can be said as long as the database is away.
+            NotHeldError: nothing more is to be done.
+
+        """
+        for _ in range(BREAKDOWNS):
+            try:
+                return await self._try(breaker, orders)
+            except (LogUnavailableError, NotHeldError):
+                raise
+            except Exception as error:
+                logger.exception("staged reset %d: user %d", self._queue.id, breaker.user_id)
+                # What became of the last batch may not be known, so nothing can follow it.
+                self._writer = _Writer()
+                await self._queue.claim(self._writer.id)
+                if isinstance(error, EventRefusedError):
+                    return Result(Settlement.FAILED, error=f"the database refuses the reset: {error}")
+            await self._wait_until(self._clock.now_us() + int(POLL_SECONDS * 1_000_000))
+        return Result(Settlement.FAILED, error=_BROKEN_DOWN)
+
+    async def _try(self, breaker: StagedBreaker, orders: Orders) -> Result:
         for _ in range(ATTEMPTS):
             asked = self._clock.now_us()
             result = await self._queue.look(breaker)
@@ -168,13 +203,7 @@ class StagedReset:
                 continue  # since it was looked at: it has moved on
             self._lead_us = self._clock.now_us() - asked
             await self._wait_until(self._due_us)
-            try:
-                event_id = await self._reset(breaker.user_id, stored.state, orders)
-            except EventRefusedError as error:
-                self._writer = _Writer()
-                await self._queue.claim(self._writer.id)
-                logger.exception("staged reset %d: user %d", self._queue.id, breaker.user_id)
-                return Result(Settlement.FAILED, error=f"the database refuses the reset: {error}")
+            event_id = await self._reset(breaker.user_id, stored.state, orders)
             if event_id is not None:
                 return Result(Settlement.RESET, event_id)
         return Result(Settlement.FAILED, error=f"others changed the breaker {ATTEMPTS} times in a row")
@@ -182,10 +211,20 @@ class StagedReset:
     async def _reset(self, user_id: int, state: BreakerState, orders: Orders) -> EventId | None:
         """Reset a breaker as it was read; give the event, or None if others changed it first."""
         now = self._clock.now_us()
-        self._due_us = now + _interval_us(orders)
         reason = reason_of(self._queue.id, orders.reason)
         transition = self._writer.decide(state, now + self._log.correction_us, orders.actor, reason)
-        return transition.event_id if await self._writer.append(self._log, user_id, transition) else None
+        try:
+            won = await self._writer.append(self._log, user_id, transition)
+        finally:
+            self._done_us.append(self._clock.now_us())
+            self._due_us = self._next_due_us(now, orders)
+        return transition.event_id if won else None
+
+    def _next_due_us(self, decided_us: int, orders: Orders) -> int:
+        interval_us, done_us = _interval_us(orders), self._done_us
+        if len(done_us) != done_us.maxlen:
+            return decided_us + interval_us
+        return max(decided_us + interval_us, done_us[0] + len(done_us) * interval_us)
 
     async def _wait_until(self, due_us: int) -> None:
         """Wait for a time on the clock, and keep the lease."""
@@ -242,14 +281,17 @@ class _Claims:
         self._away = False
 
     async def find(self) -> list[int]:
-        """Give their numbers; none while the database is away."""
+        """Give their numbers; none while they can't be asked for."""
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await connect(self._database_url, writing=True)
             found = await claimable(self._connection)
-        except (LogUnavailableError, *UNREACHABLE) as error:
+        except Exception as error:
+            # Whatever it is, those under way go on, and it is tried again.
             if not self._away:
-                logger.warning("can't look for staged resets for now: %s", described(error))
+                is_expected = isinstance(error, (LogUnavailableError, *UNREACHABLE))
+                said = "can't look for staged resets for now: %s"
+                logger.warning(said, described(error), exc_info=not is_expected)
             self._away = True
             await self.close()
             return []

@@ -21,8 +21,8 @@ from breaker_store.postgres.staged_resets import (
     staged_reset,
     stop_staged_reset,
 )
-from breaker_store.runtime.clock import Clock, ManualClock
-from breaker_store.staged_reset import StagedReset, resetting
+from breaker_store.runtime.clock import ManualClock
+from breaker_store.staged_reset import StagedReset, _Claims, resetting
 from tests.postgres.faults import THREE_AM, USER, outage, seed
 from tests.postgres.histories import asking
 from tests.postgres.living import fail
@@ -71,15 +71,21 @@ class Runner:
 
 
 class _Noting(PostgresEventLog):
-    """A log that notes when each append was decided, on the runner's clock; at `dies_after`, this process dies.
+    """A log that notes when each append was decided, and done, on the runner's clock.
 
-    What is in `before_reading` is done between the look at a breaker and the reading of its state.
+    Attributes:
+        dies_after: the append after which this process dies.
+        slow_seconds: how long the appends of these numbers take.
+        confusing: whose breaker can't be read.
+        before_reading: what is done between the look at a breaker and the reading of its state.
+
     """
 
-    def __init__(self, database_url: str, clock: Clock) -> None:
+    def __init__(self, database_url: str, clock: ManualClock) -> None:
         super().__init__(database_url, clock)
         self.clock = clock
         self.at: list[int] = []
+        self.done: list[int] = []
         self.dies_after: int | None = None
         self.before_reading: list[Callable[[], Awaitable[None]]] = []
 
@@ -87,10 +93,19 @@ class _Noting(PostgresEventLog):
         await super().keep_time()
         if self.before_reading:
             await self.before_reading.pop(0)()
+        self.slow_seconds: dict[int, float] = {}
+        self.confusing: int | None = None
+
+    async def read_breaker(self, user_id, default):
+        if user_id == self.confusing:
+            raise ValueError("no such state")
+        return await super().read_breaker(user_id, default)
 
     async def append(self, sealed):
         self.at.append(self.clock.now_us())
         fates = await super().append(sealed)
+        self.clock.advance(self.slow_seconds.get(len(self.at), 0))
+        self.done.append(self.clock.now_us())
         if len(self.at) == self.dies_after:
             raise DeathError
         return fates
@@ -157,6 +172,17 @@ async def test_there_are_never_more_than_so_many_in_a_second(database_url, make,
     )
     # Nor is it much slower than that.
     assert runner.at[-1] - began < 12.5 * 1_000_000 / per_second
+
+
+@pytest.mark.parametrize("per_second", [0.5, 1, 4])
+async def test_one_that_waits_for_a_lock_takes_effect_with_no_more_than_that_either(
+    database_url, make, per_second
+):
+    runner = make(await stage_reset(database_url, NETWORK, per_second))
+    runner.log.slow_seconds = {5: 5, 6: 0.1}
+    await runner.run()
+    assert most_in_a_second(runner.log.done) <= max(1, per_second)
+    assert runner.log.done[4] - runner.at[4] == 5_000_000
 
 
 async def test_nothing_is_made_up_for_after_an_outage(database_url, make, connection):
@@ -314,6 +340,28 @@ async def test_a_breaker_that_others_keep_changing_fails_and_the_others_go_on(da
     async with asking(database_url) as reader:
         [failure] = await first_failures(reader, item)
     assert (failure.user_id, failure.error) == (USERS[3], "others changed the breaker 5 times in a row")
+
+
+async def test_a_breaker_that_can_not_be_read_fails_and_the_others_go_on(
+    database_url, make, connection, caplog
+):
+    runner = make(await stage_reset(database_url, NETWORK, 100))
+    runner.log.confusing = USERS[0]
+    await runner.run()
+    item = await look(database_url, runner.queue.id)
+    assert (item.state, item.reset, item.failed) == ("done", 11, 1)
+    async with asking(database_url) as reader:
+        [failure] = await first_failures(reader, item)
+    assert failure.error == "what went wrong stands in the log of the process that carries it out"
+    assert "no such state" in caplog.text
+    assert await once_each(connection) == set(USERS[1:])
+
+
+async def test_what_nobody_expected_does_not_end_the_looking(caplog):
+    claims = _Claims("postgresql://nobody@127.0.0.1:no-port/nothing")
+    assert [await claims.find(), await claims.find()] == [[], []]
+    [message] = caplog.messages
+    assert message.startswith("can't look for staged resets for now: ValueError")
 
 
 async def test_each_step_is_refused_once_another_process_has_the_lease(database_url, connection):

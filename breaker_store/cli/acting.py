@@ -18,6 +18,8 @@ from breaker_store.settings import Location
 if TYPE_CHECKING:
     from breaker_store.postgres.standing import Standing
 
+# With what is said behind it, no longer than what a sentence has of an actor.
+_LONGEST_NAME: Final = 64
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -27,6 +29,13 @@ def login_name() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
+
+
+def read_actor(text: str) -> str:
+    """Give the actor that the log gets: whom a token knows is never called so, and this is only what somebody says."""
+    if not text.strip() or len(text) > _LONGEST_NAME or not text.isprintable():
+        raise typer.BadParameter(f"a name has 1 to {_LONGEST_NAME} printable characters, and not only spaces")
+    return f"{text} (command line)"
 
 
 def read_span(text: str) -> float:
@@ -48,8 +57,9 @@ Actor: TypeAlias = Annotated[
     str,
     typer.Option(
         default_factory=login_name,
+        parser=read_actor,
         metavar="NAME",
-        help="Who does it. [default: your login name]",
+        help="Who does it; the log adds that the command line says so. [default: your login name]",
         show_default=False,
     ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -30,10 +31,17 @@ _create_app = importlib.import_module("breaker_store.api.app").create_app
 
 logger = logging.getLogger(__name__)
 
+FORWARDED_VARIABLE: Final = "FORWARDED_ALLOW_IPS"
+"""Names the proxies whose X-Forwarded-For is believed, as uvicorn reads it."""
+
 GRACE_SECONDS: Final = 2
 """How long requests that are under way may take at the end."""
 
 _NO_TOKEN: Final = "no access token was ever made"  # noqa: S105 - words
+_ALL_MAY: Final = (
+    "%s: whoever is on this machine may do all, until one is made (%s); so may who comes through a proxy on it that says "
+    "nothing of them"
+)
 _MAKE_ONE: Final = "`breaker-store token create NAME --role operator`"
 
 
@@ -67,7 +75,7 @@ async def _check_tokens(database_url: str, listener: socket.socket) -> None:
     if not ip_address(listener.getsockname()[0]).is_loopback:
         raise ConfigurationError(f"{_NO_TOKEN}: on an address that others reach one is needed ({_MAKE_ONE})")
     # To the terminal too, unless whoever runs this says where logs go.
-    logger.warning("%s: whoever is on this machine may do all, until one is made (%s)", _NO_TOKEN, _MAKE_ONE)
+    logger.warning(_ALL_MAY, _NO_TOKEN, _MAKE_ONE)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -109,6 +117,9 @@ class _Serving:
             _create_app(database_url),
             access_log=False,
             log_level="warning",
+            # By itself uvicorn believes whoever is on this machine, and each attempt to sign in could bring another
+            # address.
+            proxy_headers=FORWARDED_VARIABLE in os.environ,
             timeout_graceful_shutdown=GRACE_SECONDS,
             ws="none",
         )

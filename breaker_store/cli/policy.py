@@ -67,6 +67,8 @@ def show_or_set_policy(  # noqa: PLR0913, PLR0917 - one parameter for each optio
     )
     if default and changes:
         raise typer.BadParameter("--default takes no rules beside it")
+    if (reason or expected) and not (changes or default):
+        raise typer.BadParameter("--reason and --if-version belong to a change, and none is given")
     location = locate(database_url, data_dir)
     if changes or default:
         standing = run(_set(location, user_id, None if default else changes, expected, actor, reason))

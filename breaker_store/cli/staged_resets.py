@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from breaker_store.cli.acting import login_name
+from breaker_store.cli.acting import Actor
 from breaker_store.cli.breaker_list import read_state
 from breaker_store.cli.ending import FAILED, INTERRUPTED, run, say
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 NUMBERS: Final = ("number", "a second", "reset", "moved on", "failed", "waiting")
 COLUMNS: Final = ("number", "state", *NUMBERS[1:], "since", "actor", "reason")
 NOTHING: Final = "-"
+CELL_WIDTH: Final = 80
+WIDEST: Final = 100_000
 WATCH_SECONDS: Final = 0.5
 
 app = typer.Typer(help="Reset many breakers, a few a second.", no_args_is_help=True)
@@ -52,6 +54,7 @@ def start_staged_reset(  # noqa: PLR0913, PLR0917 - one parameter for each optio
         float,
         typer.Option(parser=read_rate, metavar="N", help="How many are reset in any second at most."),
     ],
+    actor: Actor,
     error: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Those that tripped by this type of error.")
     ] = None,
@@ -80,7 +83,11 @@ def start_staged_reset(  # noqa: PLR0913, PLR0917 - one parameter for each optio
         matched = run(_count(location, wanted))
         typer.echo(json.dumps({"matched": matched}) if as_json else f"{_how_many(matched)} would be reset")
         return
-    number = run(_stage(location, wanted, per_second, reason))
+    try:
+        number = run(_stage(location, wanted, per_second, actor, reason))
+    except KeyboardInterrupt:
+        say("it may be staged nevertheless: breaker-store staged-resets list")
+        raise
     if in_background:
         say(f"staged reset {number} is left to a server: breaker-store staged-resets watch {number}")
         _print_one(run(_ask(location, number)), as_json=as_json)
@@ -115,12 +122,14 @@ async def _count(location: Location, wanted: StagedFilter) -> int:
         return await count_matches(connection, wanted)
 
 
-async def _stage(location: Location, wanted: StagedFilter, per_second: float, reason: str | None) -> int:
+async def _stage(
+    location: Location, wanted: StagedFilter, per_second: float, actor: str, reason: str | None
+) -> int:
     from breaker_store.postgres.staged_resets import stage_reset  # noqa: PLC0415 - slow to import
     from breaker_store.store import open_database  # noqa: PLC0415
 
     async with open_database(location) as database_url:
-        return await stage_reset(database_url, wanted, per_second, actor=login_name(), reason=reason)
+        return await stage_reset(database_url, wanted, per_second, actor=actor, reason=reason)
 
 
 @app.command("watch")
@@ -196,21 +205,25 @@ def show_staged_reset(
 
 @app.command("stop")
 def stop_staged_reset(
-    number: Number, as_json: AsJson = False, database_url: DatabaseUrl = None, data_dir: DataDir = None
+    number: Number,
+    actor: Actor,
+    as_json: AsJson = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Stop one for good.
 
     At most the breaker that is under way is still reset. It can't be resumed: start another one.
     """
-    _print_one(run(_stop(locate(database_url, data_dir), number)), as_json=as_json)
+    _print_one(run(_stop(locate(database_url, data_dir), number, actor)), as_json=as_json)
 
 
-async def _stop(location: Location, number: int) -> Found:
+async def _stop(location: Location, number: int, actor: str) -> Found:
     from breaker_store.postgres.staged_resets import stop_staged_reset  # noqa: PLC0415 - slow to import
     from breaker_store.store import open_database  # noqa: PLC0415
 
     async with open_database(location) as database_url:
-        await stop_staged_reset(database_url, number, actor=login_name())
+        await stop_staged_reset(database_url, number, actor=actor)
         return await _ask(Location(database_url), number)
 
 
@@ -243,14 +256,15 @@ def _print_table(items: list[StagedResetItem]) -> None:
     from rich.console import Console  # noqa: PLC0415 - slow to import
     from rich.table import Table  # noqa: PLC0415
 
-    from breaker_store.core.wording import printable  # noqa: PLC0415
+    from breaker_store.core.wording import shortened  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
-        table.add_column(name, justify="right" if name in NUMBERS else "left")
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
     for item in items:
-        table.add_row(*map(printable, _cells(item)))
-    Console(markup=False, highlight=False).print(table)
+        table.add_row(*(shortened(cell, CELL_WIDTH) for cell in _cells(item)))
+    # As wide as it needs to be: a line that is too long is the terminal's to wrap.
+    Console(markup=False, highlight=False, width=WIDEST).print(table)
 
 
 def _cells(item: StagedResetItem) -> Iterator[str]:

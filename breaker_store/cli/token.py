@@ -68,7 +68,8 @@ def create(  # noqa: PLR0913, PLR0917 - each is an option
     created = run(_create(locate(database_url, data_dir), name, role, expires_in))
     if created is None:
         raise typer.BadParameter(
-            f"there is or was a token {name}: a name is never used again, since the log says by it who did what"
+            f"there is or was a token {name}, or one that differs by upper and lower case alone: a name is never used "
+            "again, since the log says by it who did what"
         )
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(created), default=plain))

@@ -76,7 +76,7 @@ def _came_of(action: Link, after: Sequence[Link], now: int) -> str | None:
 
 def _so_far(action: Link, now: int) -> str:
     if action.to_state is CircuitState.CLOSED:
-        return "well since"
+        return "closed since"
     if action.to_state is CircuitState.HALF_OPEN:
         return "half open"
     if action.kind is Kind.FORCED_OPEN and action.retry_at is not None and now >= action.retry_at:
@@ -85,8 +85,8 @@ def _so_far(action: Link, now: int) -> str:
 
 
 def _again(action: Link) -> str:
-    """Say that it had tripped before: an action on a breaker that was well is followed by a first trip."""
-    return "" if action.from_state is CircuitState.CLOSED else " again"
+    """Say that it had tripped before: what was well, or only forced open, is followed by a first trip."""
+    return " again" if action.kind is Kind.RESET and action.from_state is not CircuitState.CLOSED else ""
 
 
 def _once_more(action: Link, following: Link) -> str:

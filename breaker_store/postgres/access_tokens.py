@@ -1,7 +1,7 @@
 """Access tokens in the database: made, listed, revoked, looked up.
 
-A name is never used again, also when its token was revoked or has expired: the log says by it who did what. So rows are
-never deleted, and an API for which a token was ever made does not become open again.
+A name is never used again, also when its token was revoked or has expired, and not in other case either: people read in the
+log by it who did what. So rows are never deleted, and an API for which a token was ever made does not become open again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from breaker_store.postgres.connecting import Connection, connect
 _STORE: Final = """
 INSERT INTO access_tokens (public_id, name, role, secret_hash, expires_at)
 VALUES ($1, $2, $3, $4, clock_timestamp() + $5::interval)
-ON CONFLICT (name) DO NOTHING
+ON CONFLICT (lower(name)) DO NOTHING
 RETURNING expires_at
 """
 
@@ -91,7 +91,7 @@ class TokensInForce:
 async def create_token(
     database_url: str, name: str, role: Role, expires_in: timedelta | None = None
 ) -> CreatedToken | None:
-    """Make a token; None if the name is taken, or was.
+    """Make a token; None if the name is taken, or was, or one that differs by upper and lower case alone.
 
     Raises:
         LogUnavailableError: the database can't be reached.

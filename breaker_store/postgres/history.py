@@ -84,6 +84,7 @@ class EventItem:
         duration_ms: of refusals: from the first to the last that this event stands for.
         count: of refusals: how many this event stands for.
         probe: the number of the probe in its half-open round, from 1.
+        remark: as of a `TransitionItem`; and of a transition that is superseded, that it is.
 
     """
 
@@ -139,10 +140,25 @@ EVENT_COLUMNS: Final = (
 """What an event is read from, in the order of `EventItem`, and then where a transition stands."""
 
 
+_SUPERSEDED: Final = "superseded: another process was first"
+
+
 def read_event_item(row: Sequence[Any]) -> EventItem:
     """Read a row of `EVENT_COLUMNS`: by their order, since by their names it takes twice as long."""
     writer_id, writer_seq, kind, at, generation, verdict, duration_us, *rest = row
-    operation, error_type, error_message, count, attempt, trace_id, probe, document, *_ = rest
+    (
+        operation,
+        error_type,
+        error_message,
+        count,
+        attempt,
+        trace_id,
+        probe,
+        document,
+        _user_id,
+        version,
+        position,
+    ) = rest
     details = _NO_DETAILS if document is None else _parsed(document)
     return EventItem(
         f"{writer_id}-{writer_seq}",
@@ -162,6 +178,7 @@ def read_event_item(row: Sequence[Any]) -> EventItem:
         details.get("to"),
         details.get("reason"),
         details.get("actor"),
+        _SUPERSEDED if version is not None and position is None else None,
     )
 
 

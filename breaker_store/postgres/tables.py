@@ -394,6 +394,7 @@ access_tokens = Table(
     Column("secret_hash", LargeBinary, nullable=False),
     CheckConstraint("role IN ('viewer', 'operator')", "role"),
     CheckConstraint("octet_length(secret_hash) = 32", "hash"),
+    Index("access_tokens_lower_name", text("lower(name)"), unique=True),
     comment="Who may use the admin API. Revoked and expired ones stay: the log says by their names who did what",
 )
 

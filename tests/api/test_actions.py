@@ -103,13 +103,32 @@ async def test_an_action_on_a_version_that_has_passed_does_nothing(client, succe
 
 
 @pytest.mark.parametrize(
-    "tag", ['"1"', 'W/"1-00000000"', "1-00000000", '"1-00000000", "2-00000000"', '"-1-00000000"', "x" * 9_000]
+    "tag",
+    ["", "1-00000000", '"', "W/1", '"0-00000000", "2-00000000"', '"0-00000000", *', "x" * 9_000, "\x7f"],
 )
-async def test_a_made_up_tag_is_refused(client, succeed, tag):
+async def test_what_is_no_tag_is_refused(client, succeed, tag):
     await succeed(1, 1)
     answer = await act(client, "reset", headers={"if-match": tag})
     assert answer.status_code == 422
     assert "ETag" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "tag", ['"1"', 'W/"{0}"', '"-1-00000000"', '""', '"\xe9"', 'W/"{0}", "x"', '"9999999999-{0}"']
+)
+async def test_a_tag_that_is_weak_or_none_of_ours_fits_no_version(client, succeed, tag):
+    await succeed(1, 1)
+    seen = (await client.get(f"{PREFIX}/1")).headers["etag"]
+    answer = await act(client, "reset", headers={"if-match": tag.format(seen.strip('"')).encode("latin-1")})
+    assert answer.status_code == 412
+    assert (await client.get(f"{PREFIX}/1")).headers["etag"] == seen
+
+
+@pytest.mark.parametrize("tag", ["*", "{0}", 'W/"1", {0}', '{0} ,"x"', "{0}, {0}"])
+async def test_a_tag_that_fits_lets_the_action_be_done(client, succeed, tag):
+    await succeed(1, 1)
+    seen = (await client.get(f"{PREFIX}/1")).headers["etag"]
+    assert (await act(client, "reset", headers={"if-match": tag.format(seen)})).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from fastapi import HTTPException, Request
 from breaker_store.api.authentication import (
     CACHE_SECONDS,
     CLOSING_SECONDS,
+    NOTE_AGAIN_SECONDS,
     USE_NOTED_SECONDS,
     TokenSignIn,
     read_bearer,
@@ -191,6 +192,24 @@ async def test_a_use_that_can_not_be_noted_keeps_nobody_out(tokens, ask, caplog)
     assert await sign_in.authenticate(make_request([("authorization", f"Bearer {token}")])) == ALICE
     await sign_in.close()
     assert caplog.messages == ["the last use of access tokens can't be noted: permission denied"]
+
+
+async def test_a_use_that_could_not_be_noted_is_noted_with_one_some_seconds_later(tokens):
+    token = tokens.make()
+    request = make_request([("authorization", f"Bearer {token}")])
+    noted = []
+
+    async def note_use(public_ids: Collection[str]) -> None:
+        noted.append(set(public_ids))
+        if len(noted) == 1:
+            raise OSError("no room")
+
+    sign_in = TokenSignIn(tokens.read, note_use, lambda: tokens.now)
+    for seconds in (0, NOTE_AGAIN_SECONDS - 0.1, 0.1, NOTE_AGAIN_SECONDS):
+        tokens.now += seconds
+        await sign_in.authenticate(request)
+        await sign_in.close()
+    assert noted == [{ID}, {ID}]
 
 
 async def test_a_database_that_hangs_does_not_keep_the_server_from_ending(tokens):

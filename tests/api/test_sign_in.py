@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from fastapi import HTTPException
 
 from breaker_store.api.app import create_app
-from breaker_store.api.authentication import Principal, Role
+from breaker_store.api.authentication import CHALLENGE, Principal, Role
 from breaker_store.api.failed_attempts import FREE_FAILURES, FailedAttempts
 from breaker_store.api.sign_in import LOOK_AGAIN_SECONDS, OPEN_PATHS, RequireSignIn
 from breaker_store.core.access import write_token
@@ -100,7 +101,7 @@ async def test_nobody_enters_without_a_token(guarded):
     for method, path in BEHIND_THE_DOOR:
         answer = await guarded.request(method, path)
         assert answer.status_code == 401, (method, path)
-        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.headers["www-authenticate"] == CHALLENGE
         assert answer.headers["content-type"] == "application/problem+json"
         assert "location" not in answer.headers
         if method != "HEAD":
@@ -134,6 +135,14 @@ async def test_an_operator_acts_and_the_log_says_who(guarded, operator, succeed)
         assert answer.status_code not in {401, 403}, (method, path)
     history = await guarded.get(f"{PREFIX}/101/transitions", headers=bearing(operator))
     assert history.json()["transitions"][0]["actor"] == "operator"
+
+
+async def test_a_browser_sends_the_token_as_a_password_to_whatever_user_name(guarded, viewer, operator):
+    for name in ("", "Ada L\xf6velace"):
+        assert (await guarded.get("/docs", auth=(name, viewer))).status_code == 200
+        assert (await guarded.post(f"{PREFIX}/101/reset", auth=(name, viewer))).status_code == 403
+        assert (await guarded.post(f"{PREFIX}/999/reset", auth=(name, operator))).status_code == 404
+        assert (await guarded.get("/docs", auth=(viewer, name))).status_code == 401
 
 
 async def test_a_name_that_is_none_of_this_machines_is_taken_from_who_has_a_token(guarded, viewer):
@@ -175,6 +184,10 @@ async def test_whatever_is_wrong_with_a_token_is_answered_alike(
     ]
     others = [
         f"Basic {operator}",
+        "Basic",
+        "Basic /////w==",
+        "Basic !",
+        f"Basic {b64encode(operator.encode()).decode()}",
         operator,
         "Bearer",
         f"Bearer,{operator}",
@@ -301,6 +314,23 @@ async def test_the_open_paths_are_open_under_the_applications_own_root_alone(pat
     assert statuses == [status]
 
 
+async def test_no_websocket_passes_the_door():
+    sent = []
+
+    async def app(_scope, _receive, _send) -> None:
+        pytest.fail("it passed")
+
+    async def know_everybody(_request) -> Principal:
+        return Principal("alice", Role.OPERATOR)
+
+    async def note(message) -> None:
+        sent.append(message["type"])
+
+    scope = {"type": "websocket", "path": "/healthz", "headers": [], "client": None}
+    await RequireSignIn(app, know_everybody, FailedAttempts())(scope, None, note)
+    assert sent == ["websocket.close"]
+
+
 class Streaming:
     """An answer of several parts, the clock that stands still between them, and who is known."""
 
@@ -327,7 +357,7 @@ class Streaming:
             if message["type"] == "http.response.body":
                 self.sent.append(message["body"] if message["more_body"] else b"end")
 
-        door = RequireSignIn(app, self.authenticate, FailedAttempts(), lambda: self.now)
+        door = RequireSignIn(app, self.authenticate, FailedAttempts(), monotonic=lambda: self.now)
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
         await door(scope, None, note)
         return self.sent

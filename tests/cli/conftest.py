@@ -50,11 +50,11 @@ def call(invoke: Invoke, database_url: str) -> Invoke:
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start the command line as a process of its own, which ends with the test at the latest."""
-    names = os.environ.items()
-    inherited = {name: value for name, value in names if not name.startswith("BREAKER_STORE_")}
     with ExitStack() as started:
 
         def start(*arguments: object) -> subprocess.Popen[str]:
+            names = os.environ.items()
+            inherited = {name: value for name, value in names if not name.startswith("BREAKER_STORE_")}
             process = subprocess.Popen(
                 [sys.executable, "-m", "breaker_store.cli", *map(str, arguments)],
                 stdout=subprocess.PIPE,

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from breaker_store.cli.acting import login_name
+
 from .conftest import Invoke
 
 REASON = "the provider is being moved"
@@ -33,13 +35,24 @@ def user_id(call: Invoke, tmp_path) -> int:
 def test_what_is_done_is_told_in_a_sentence_and_kept_with_who_and_why(call: Invoke, user_id: int) -> None:
     """`force-open`, `release`, `reset` say how the breaker then stands; the history says who did it, and what came of it."""
     forced = call("force-open", user_id, "--for", "2h", "--reason", REASON, "--actor", "alice")
-    assert forced.stdout.startswith("User 7's breaker is forced open by alice until ")
+    assert forced.stdout.startswith("User 7's breaker is forced open by alice (command line) until ")
     assert REASON in forced.stdout
     assert call("release", user_id, "--actor", "bob").stdout == "User 7's breaker is closed.\n"
     assert call("reset", user_id, "--actor", "bob").exit_code == 0
     history = call("history", user_id, "--kind", "forced_open", "--kind", "released").stdout
     assert "released" in history
-    assert "by alice" in history
+    assert "by alice (command line)" in history
+    assert call("transitions", "--actor", "alice (command line)", "--kind", "forced_open").stdout
+    # So it is not what whoever has a token of this name did.
+    assert call("transitions", "--actor", "alice").stdout == ""
+
+
+def test_who_acts_unless_it_is_said(call: Invoke, user_id: int) -> None:
+    """Without `--actor` it is who runs the command; what steers a terminal is shown and not obeyed."""
+    forced = call("force-open", user_id, "--reason", "\x1b[2J").stdout
+    assert f"by {login_name()} (command line) until" in forced
+    assert "\x1b" not in forced
+    assert "x1b[2J" in forced
 
 
 def test_a_suspended_bot(call: Invoke, user_id: int) -> None:
@@ -87,6 +100,13 @@ def test_policy(call: Invoke, user_id: int) -> None:
         (["reset", 7, "--if-version", "latest"], 2, ""),
         (["policy", 7, "--failure-threshold", 0], 2, ""),
         (["policy", 7, "--failure-threshold", 3, "--default"], 2, ""),
+        (["policy", 7, "--reason", "none"], 2, "none is given"),
+        (["policy", 7, "--if-version", "0-00000000"], 2, "none is given"),
+        (["reset", 7, "--actor", ""], 2, "printable"),
+        (["reset", 7, "--actor", "  "], 2, "printable"),
+        (["reset", 7, "--actor", "alice\nreset by bob"], 2, "printable"),
+        (["reset", 7, "--actor", "\x1b[2J"], 2, "printable"),
+        (["reset", 7, "--actor", "x" * 65], 2, "1 to 64"),
     ],
 )
 def test_mistakes(call: Invoke, user_id: int, arguments: list, exit_code: int, words: str) -> None:

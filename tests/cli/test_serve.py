@@ -20,7 +20,10 @@ from .conftest import Invoke, Start, postmaster_pid_file
 SECONDS_TO_END = 5
 
 MAKE_ONE = "(`breaker-store token create NAME --role operator`)"
-OPEN = f"no access token was ever made: whoever is on this machine may do all, until one is made {MAKE_ONE}\n"
+OPEN = (
+    f"no access token was ever made: whoever is on this machine may do all, until one is made {MAKE_ONE}; so may who "
+    "comes through a proxy on it that says nothing of them\n"
+)
 CLOSED = "no access token was ever made: on an address that others reach one is needed"
 
 
@@ -115,6 +118,22 @@ def test_from_outside_with_tokens(
     address = read_address(process).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
     answer = httpx.get(f"{address}/", headers={"authorization": f"Bearer {token}"})
     assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(("proxies", "address"), [(None, "127.0.0.1"), ("127.0.0.1", "192.0.2.7")])
+def test_forwarded_addresses(
+    start: Start, invoke: Invoke, database_url: str, maintenance_url: str, monkeypatch, proxies, address: str
+) -> None:
+    """The address that a proxy tells is believed only of those that FORWARDED_ALLOW_IPS names."""
+    invoke("token", "create", "alice", "--role", "operator", "--database-url", maintenance_url)
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    if proxies:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
+    process = start("serve", "--port", 0, "--database-url", database_url)
+    httpx.get(f"{read_address(process)}/docs", headers={"x-forwarded-for": "192.0.2.7"})
+    process.terminate()
+    said = process.communicate(timeout=SECONDS_TO_END)[1]
+    assert said == f"an attempt to sign in failed: from {address}, with no token\n"
 
 
 def test_embedded_database(start: Start, data_dir: Path) -> None:

@@ -65,10 +65,11 @@ def test_start(call: Invoke, database_url: str) -> None:
 def test_stop(call: Invoke) -> None:
     """What is left to a server can be stopped before one comes."""
     arguments = ["--error", "NetworkError", "--per-second", 1, "--in-background", "--json"]
-    number = json.loads(call("staged-resets", "start", *arguments).stdout)["id"]
-    assert call("staged-resets", "stop", number).exit_code == 0
+    number = json.loads(call("staged-resets", "start", *arguments, "--actor", "alice").stdout)["id"]
+    assert call("staged-resets", "stop", number, "--actor", "bob").exit_code == 0
     shown = json.loads(call("staged-resets", "show", number, "--json").stdout)
     assert (shown["state"], shown["reset"]) == ("stopped", 0)
+    assert (shown["actor"], shown["stopped_by"]) == ("alice (command line)", "bob (command line)")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ PROBE = link(Kind.HALF_OPENED, 700, OPEN, HALF_OPEN)
 @pytest.mark.parametrize(
     ("action", "after", "text"),
     [
-        (RESET, [], "well since"),
+        (RESET, [], "closed since"),
         (RESET, [TRIP], "tripped again 41 s later"),
         (link(Kind.RESET, 0, CLOSED, CLOSED), [TRIP], "tripped 41 s later"),
         (RESET, [link(Kind.RESET, 5, CLOSED, CLOSED, "bob")], "reset again 5 s later by bob"),
@@ -48,8 +48,8 @@ PROBE = link(Kind.HALF_OPENED, 700, OPEN, HALF_OPEN)
         (SUSPENDED, [], "still suspended"),
         (SUSPENDED, [link(Kind.RESUMED, 90, OPEN, CLOSED, "bob")], "resumed 1 min 30 s later by bob"),
         (SUSPENDED, [link(Kind.SUSPENDED, 90, OPEN, OPEN)], "suspended again 1 min 30 s later"),
-        (link(Kind.RESUMED, 0, OPEN, CLOSED), [TRIP], "tripped again 41 s later"),
-        (link(Kind.RELEASED, 0, OPEN, CLOSED), [TRIP], "tripped again 41 s later"),
+        (link(Kind.RESUMED, 0, OPEN, CLOSED), [TRIP], "tripped 41 s later"),
+        (link(Kind.RELEASED, 0, OPEN, CLOSED), [TRIP], "tripped 41 s later"),
         (link(Kind.POLICY_CHANGED, 0, CLOSED, CLOSED), [TRIP], "tripped 41 s later"),
         (link(Kind.POLICY_CHANGED, 0, HALF_OPEN, HALF_OPEN), [], "half open"),
     ],
@@ -70,7 +70,7 @@ def test_being_forced_open_is_over_with_its_time_though_no_call_has_come() -> No
     ("before", "text"),
     [
         (RESET, "tripped again 41 s after the reset by alice"),
-        (link(Kind.RELEASED, 1, OPEN, CLOSED), "tripped again 40 s after the release"),
+        (link(Kind.RELEASED, 1, OPEN, CLOSED), "tripped 40 s after the release"),
         (link(Kind.RESET, 0, CLOSED, CLOSED, "bob\x1b[2J"), "tripped 41 s after the reset by bob\\x1b[2J"),
         (link(Kind.CLOSED, 0, HALF_OPEN, CLOSED), None),
         (None, None),

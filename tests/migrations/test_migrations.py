@@ -175,6 +175,22 @@ async def test_appends_go_on_while_the_ledgers_rows_are_looked_at_again(
     assert [row["locked"] for row in seen] == [False]
 
 
+async def test_tokens_whose_names_look_alike_are_told_apart_and_the_oldest_keeps_its_name(
+    connection: asyncpg.Connection, database_url: str
+) -> None:
+    await migrating.downgrade(database_url, "0010")
+    for number, name in enumerate(["alice", "Alice", "ALICE", "bob"]):
+        await connection.execute(
+            "INSERT INTO access_tokens (public_id, name, role, secret_hash) VALUES ($1, $2, 'viewer', sha256(''))",
+            *(f"00000000000{number}", name),
+        )
+
+    await migrating.upgrade(database_url)
+
+    names = await connection.fetchval("SELECT array_agg(name ORDER BY public_id) FROM access_tokens")
+    assert names == ["alice", "Alice-000000000001", "ALICE-000000000002", "bob"]
+
+
 async def test_positions_begin_at_zero_in_one_row(connection: asyncpg.Connection) -> None:
     assert [tuple(row) for row in await connection.fetch("SELECT * FROM log_position")] == [
         (True, 0, 0, 0, 0, bytes(32), 0)

@@ -53,7 +53,8 @@ async def test_a_name_is_given_once_and_its_token_stays_what_it_was(
     database_url: str, connection: asyncpg.Connection
 ):
     made = await create_token(database_url, "alice", Role.VIEWER)
-    assert await create_token(database_url, "alice", Role.OPERATOR) is None
+    for name in ("alice", "Alice", "ALICE"):
+        assert await create_token(database_url, name, Role.OPERATOR) is None
     assert find_token((await read_tokens(connection)).by_id, made.token).principal.role is Role.VIEWER
 
 

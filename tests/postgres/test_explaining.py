@@ -476,7 +476,7 @@ async def test_a_policy_of_its_own_is_told(known, connection, ask):
     found = await ask(USER, event_id)
     assert found.sentence == (
         'User 101\'s breaker got another policy from carol at 2025-11-26 04:01:00 UTC ("abuse"): it opens after '
-        "2 failures in a row, waits 5 s, and closes after 1 success; what came of it: well since."
+        "2 failures in a row, waits 5 s, and closes after 1 success; what came of it: closed since."
     )
     assert (found.policy["failure_threshold"], found.policy_is_own, found.opened_by) == (2, True, None)
     latest = await ask()

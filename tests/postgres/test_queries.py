@@ -200,6 +200,8 @@ async def test_a_superseded_transition_is_shown_as_such(reader, connection, know
     lost, won = (await queries.transitions(reader, USER, HistoryFilter())).items
     assert (lost.position, lost.superseded) == (None, True)
     assert (won.position, won.superseded) == (1, False)
+    lost, won = (await queries.events(reader, USER, HistoryFilter())).items
+    assert (lost.remark, won.remark) == ("superseded: another process was first", None)
 
 
 async def test_a_known_user_without_events_has_an_empty_history(reader, known):
