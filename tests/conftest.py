@@ -138,10 +138,26 @@ def databases() -> Iterator[ExitStack]:
         yield kept
 
 
+@contextmanager
+def make_template(server: NoopExecutor, *statements: str) -> Iterator[str]:
+    """Make a migrated database with more in it, for a module's `template`; give its name."""
+    with make_database(server, server.template_dbname) as owner_url:
+        with psycopg.connect(owner_url, autocommit=True) as owner:
+            for statement in statements:
+                owner.execute(statement)
+        yield conninfo_to_dict(owner_url)["dbname"]
+
+
 @pytest.fixture
-def owner_url(databases: ExitStack, migrated_server: NoopExecutor) -> str:
-    """Address a migrated database of the test's own, without events or daily partitions, as its owner."""
-    return databases.enter_context(make_database(migrated_server, migrated_server.template_dbname))
+def template(migrated_server: NoopExecutor) -> str:
+    """Name what the test's database is a copy of: a migrated one, without events or daily partitions."""
+    return migrated_server.template_dbname
+
+
+@pytest.fixture
+def owner_url(databases: ExitStack, migrated_server: NoopExecutor, template: str) -> str:
+    """Address a database of the test's own as its owner."""
+    return databases.enter_context(make_database(migrated_server, template))
 
 
 @pytest.fixture
