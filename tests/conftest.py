@@ -43,6 +43,11 @@ Connect = Callable[..., Awaitable[asyncpg.Connection]]
 _numbers = itertools.count(1)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Have a process more than there are processors: tests that wait for others leave theirs free."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_reaches_commands() -> None:
     """Undo what a shell does to a background job: commands would inherit that Ctrl-C is ignored."""
