@@ -190,7 +190,9 @@ async def test_a_count_is_looked_for_in_the_days_since_it_began(connection: asyn
         assert not scanned_whole(nodes)
 
 
-async def test_whether_the_log_reaches_to_an_instant_is_seen_in_one_day(connection: asyncpg.Connection) -> None:
+async def test_whether_the_log_reaches_to_an_instant_is_seen_in_one_day(
+    connection: asyncpg.Connection,
+) -> None:
     at = await connection.fetchval("SELECT clock_timestamp() - interval '1 day'")
     day = await horizon._oldest_day(connection)
     nodes = await explain(connection, horizon._HAS_OUTCOME, day, day + timedelta(days=1), at)
