@@ -26,7 +26,6 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
-from pytest_postgresql.janitor import DatabaseJanitor
 
 from breaker_store.embedded import EmbeddedPostgres
 from breaker_store.postgres import migrating
@@ -42,6 +41,11 @@ NAME = f"breaker_store_test_{os.getpid()}"
 Connect = Callable[..., Awaitable[asyncpg.Connection]]
 
 _numbers = itertools.count(1)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Have a process more than there are processors: tests that wait for others leave theirs free."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -117,19 +121,19 @@ migrated_server = factories.postgresql_noproc(depends_on="postgres_server", dbna
 
 
 @contextmanager
-def make_database(server: Server | NoopExecutor, template: str | None) -> Iterator[str]:
+def make_database(server: Server | NoopExecutor, template: str = "template1") -> Iterator[str]:
     name = f"{NAME}_{next(_numbers)}"
-    janitor = DatabaseJanitor(
-        user=server.user,
-        host=server.host,
-        port=server.port,
-        password=server.password,
-        dbname=name,
-        template_dbname=template,
-        maintenance_dbname=server.maintenance_dbname,
+    names = sql.Identifier(name), sql.Identifier(template)
+    maintenance_url = make_url(
+        server.host, server.port, server.user, server.password, server.maintenance_dbname
     )
-    with janitor:
-        yield make_url(server.host, server.port, server.user, server.password, name)
+    with psycopg.connect(maintenance_url, autocommit=True) as maintenance:
+        # The files as they are: by way of the WAL, each would be in the next checkpoint, for which a drop waits.
+        maintenance.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*names))
+        try:
+            yield make_url(server.host, server.port, server.user, server.password, name)
+        finally:
+            maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(names[0]))
 
 
 @pytest.fixture
@@ -139,10 +143,26 @@ def databases() -> Iterator[ExitStack]:
         yield kept
 
 
+@contextmanager
+def make_template(server: NoopExecutor, *statements: str) -> Iterator[str]:
+    """Make a migrated database with more in it, for a module's `template`; give its name."""
+    with make_database(server, server.template_dbname) as owner_url:
+        with psycopg.connect(owner_url, autocommit=True) as owner:
+            for statement in statements:
+                owner.execute(statement)
+        yield conninfo_to_dict(owner_url)["dbname"]
+
+
 @pytest.fixture
-def owner_url(databases: ExitStack, migrated_server: NoopExecutor) -> str:
-    """Address a migrated database of the test's own, without events or daily partitions, as its owner."""
-    return databases.enter_context(make_database(migrated_server, migrated_server.template_dbname))
+def template(migrated_server: NoopExecutor) -> str:
+    """Name what the test's database is a copy of: a migrated one, without events or daily partitions."""
+    return migrated_server.template_dbname
+
+
+@pytest.fixture
+def owner_url(databases: ExitStack, migrated_server: NoopExecutor, template: str) -> str:
+    """Address a database of the test's own as its owner."""
+    return databases.enter_context(make_database(migrated_server, template))
 
 
 @pytest.fixture
@@ -165,7 +185,7 @@ def address_as(role: str, owner_url: str, server: NoopExecutor) -> str:
 @pytest.fixture
 def empty_database_url(databases: ExitStack, postgres_server: Server) -> str:
     """Address a database of the test's own in which nothing is."""
-    return databases.enter_context(make_database(postgres_server, None))
+    return databases.enter_context(make_database(postgres_server))
 
 
 @pytest.fixture

@@ -7,11 +7,7 @@ import httpx
 import pytest
 
 from breaker_store import BreakerStore, control
-from breaker_store.core.events import CircuitState, Kind
-from breaker_store.postgres.breaker_list import BreakerCursor, BreakerFilter, BreakerOrder, select_breakers
-from breaker_store.postgres.transition_list import TransitionFilter, select_transitions
 from tests.api.example_requests import REVOKED, SLOW, outcomes
-from tests.postgres.explaining import explain_statement
 
 PREFIX = "/api/admin/system/circuit-breakers"
 
@@ -148,58 +144,6 @@ async def test_what_is_superseded_is_not_in_the_feed(client, night, connection: 
         VALUES (now(), 103, 1, 1, 1, 1, 1, 10, '{"from": "closed", "to": "open"}')
     """)
     assert len(await walk(client, "/transitions", "transitions")) == 8
-
-
-FILL = """
-INSERT INTO breaker_states (user_id, state, since, trips, trip_error)
-SELECT number, (number % 50 = 0)::integer, now() - number * interval '1 second', number % 7, 'E' || number % 3
-FROM generate_series(1, 20000) AS number;
-
-INSERT INTO breaker_events
-    (occurred_at, user_id, writer_id, writer_seq, position, generation, era, version, kind, details, details_version)
-SELECT now() - number * interval '1 second', number, 1, number, number, 1, 1, 1, 10 + number % 4,
-    jsonb_build_object('actor', CASE WHEN number % 1000 = 0 THEN 'alice' END,
-        'causes', jsonb_build_array(jsonb_build_object('error_type', CASE WHEN number % 500 = 0 THEN 'Rare' ELSE 'Usual' END))), 1
-FROM generate_series(1, 20000) AS number;
-
-VACUUM ANALYZE breaker_states;
-"""
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        select_breakers(BreakerFilter()),
-        select_breakers(BreakerFilter(order=BreakerOrder.TRIPS)),
-        select_breakers(BreakerFilter(order=BreakerOrder.USER_ID)),
-        select_breakers(
-            BreakerFilter(
-                order=BreakerOrder.USER_ID, after=BreakerCursor(BreakerOrder.USER_ID, 10_000, 10_000)
-            )
-        ),
-        select_breakers(BreakerFilter(error="E1")),
-        select_transitions(TransitionFilter()),
-        select_transitions(TransitionFilter(kinds=frozenset({Kind.RESET}))),
-        select_transitions(TransitionFilter(error="Rare")),
-        select_transitions(TransitionFilter(actor="alice")),
-    ],
-)
-async def test_a_page_is_read_from_an_index_in_its_order(owner: asyncpg.Connection, statement):
-    for part in FILL.split(";\n\n"):
-        await owner.execute(part)
-    await owner.execute("ANALYZE")
-    nodes = await explain_statement(owner, statement)
-    assert not [node for node in nodes if node["Node Type"] in ("Sort", "Seq Scan")]
-    assert max(node["Actual Rows"] for node in nodes) <= 51
-
-
-async def test_open_breakers_are_listed_without_looking_at_the_others(connection: asyncpg.Connection):
-    for part in FILL.split(";\n\n"):
-        await connection.execute(part)
-    nodes = await explain_statement(
-        connection, select_breakers(BreakerFilter(states=frozenset({CircuitState.OPEN})))
-    )
-    assert max(node["Actual Rows"] for node in nodes) <= 400
 
 
 async def test_a_store_on_the_side_is_listed_as_it_goes(client, store: BreakerStore, succeed):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +69,32 @@ def start() -> Iterator[Start]:
         yield start
 
 
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """Name a folder for an embedded Postgres, which root's server, another user's, can enter."""
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Make a folder that root's server, another user's, can enter."""
     folder = Path(tempfile.mkdtemp(prefix="breaker-store-test-"))
     folder.chmod(0o711)
-    data_dir = folder / "data"
-    # The first start makes the cluster; with these settings it does not wait for the disk.
-    with EmbeddedPostgres(data_dir, settings={"fsync": "off"}):
-        pass
-    yield data_dir
+    yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def new_data_dir() -> Iterator[Path]:
+    """Name a folder with the cluster of an embedded Postgres that nobody has used."""
+    with open_folder() as folder:
+        # The first start makes the cluster; with these settings it does not wait for the disk.
+        with EmbeddedPostgres(folder / "data", settings={"fsync": "off"}):
+            pass
+        yield folder / "data"
+
+
+@pytest.fixture
+def data_dir(new_data_dir: Path) -> Iterator[Path]:
+    """Name a folder with a copy of that."""
+    with open_folder() as folder:
+        # Unlike shutil's, its copies belong to whom the originals belong to.
+        subprocess.run(["cp", "--archive", new_data_dir, folder], check=True)
+        yield folder / new_data_dir.name
 
 
 def postmaster_pid_file(data_dir: Path) -> Path:

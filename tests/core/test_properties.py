@@ -40,6 +40,7 @@ from breaker_store.core.policy import MICROSECONDS, Policy
 from breaker_store.core.rebuild import rebuild, rebuild_from
 from breaker_store.core.state import BreakerState, evolve
 from tests.core.scenario import START
+from tests.depth import DEPTH
 
 policies = st.builds(
     Policy,
@@ -289,4 +290,4 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestAnyHistory.settings = settings(max_examples=40 * DEPTH, stateful_step_count=50, deadline=None)

@@ -26,6 +26,7 @@ from breaker_store.core.rebuild import rebuild
 from breaker_store.core.state import BreakerState
 from tests.core.scenario import START
 from tests.core.writers import DEFAULT, Log, Writer
+from tests.depth import DEPTH
 
 
 class TwoWriters(RuleBasedStateMachine):
@@ -174,4 +175,4 @@ def chain_part(state: BreakerState) -> tuple[object, ...]:
 
 
 TestTwoWriters = TwoWriters.TestCase
-TestTwoWriters.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestTwoWriters.settings = settings(max_examples=50 * DEPTH, stateful_step_count=40, deadline=None)

@@ -157,9 +157,9 @@ async def appending(database_url: str, spool_dir: Path, **limits: float) -> Asyn
                 await log.close()
 
 
-async def cut_at_every_message(appender: Appender, occasion: Occasion) -> int:
-    """Have a batch stored for each way to cut its connection; count the cuts."""
-    disturbances = await appender.list_disturbances(occasion)
+async def cut_at_messages(appender: Appender, occasion: Occasion, step: int = 1) -> int:
+    """Have a batch stored for each way to cut its connection, or for every so many; count the cuts."""
+    disturbances = (await appender.list_disturbances(occasion))[::step]
     for disturbance in disturbances:
         await appender.append(occasion, disturbance)
         assert appender.proxy.disturbance is None, f"no message was the one of {disturbance}"
@@ -230,7 +230,7 @@ async def cut_until(database_url: str, owner_url: str, spool_dir: Path, events: 
     async with appending(database_url, spool_dir, **IMPATIENT) as appender:
         while appender.happened < events:
             for occasion in OCCASIONS:
-                outcome.cuts += await cut_at_every_message(appender, occasion)
+                outcome.cuts += await cut_at_messages(appender, occasion)
                 outcome.freezes += await freeze(appender, occasion)
         outcome.happened = appender.happened
     outcome.complaints = await complaints(owner_url, outcome.happened, spool_dir)

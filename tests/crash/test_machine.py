@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from breaker_store.settings import Durability
 from tests.crash.misfortune import AnyMisfortune
+from tests.depth import DEPTH
 
 
 class AnyMisfortuneBehind(AnyMisfortune):
@@ -33,7 +34,7 @@ TestJournaled = AnyMisfortuneJournaled.TestCase
 TestCommitted = AnyMisfortuneCommitted.TestCase
 TestMixed = AnyMisfortuneMixed.TestCase
 TestBehind.settings = TestJournaled.settings = TestCommitted.settings = TestMixed.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, report_multiple_bugs=False
+    max_examples=25 * DEPTH, stateful_step_count=40, deadline=None, report_multiple_bugs=False
 )
 
 

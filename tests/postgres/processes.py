@@ -15,6 +15,7 @@ from breaker_store.core.decide import CarryOver
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.runtime.clock import ManualClock
 from tests.contract.writing import Writer
+from tests.depth import DEPTH
 
 # Waits are short, so that the clocks of a test that takes none stay close to the database's.
 WAIT_SECONDS = 0.0001
@@ -23,7 +24,7 @@ OWN = Policy(failure_threshold=4, timeout_seconds=2 * WAIT_SECONDS, success_thre
 USERS = itertools.count(1_000)
 
 databases = settings(
-    max_examples=40,
+    max_examples=20 * DEPTH,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -23,6 +23,7 @@ from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.partitions import FIRST_US, LAST_US
 from breaker_store.postgres.stored_events import read_event_id, read_outcome, read_transition
 from breaker_store.runtime.clock import Clock
+from tests.depth import DEPTH
 from tests.postgres.stored import contradicting_batches, recompute_digest
 
 SMALLINT, INTEGER, BIGINT = (2**15 - 1, 2**31 - 1, 2**63 - 1)
@@ -30,7 +31,7 @@ WRITERS = itertools.count(1)
 NOON_US = 1_767_355_200_000_000
 
 databases = settings(
-    max_examples=40,
+    max_examples=20 * DEPTH,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -12,10 +12,11 @@ from tests.crash.cuts import (
     Occasion,
     appending,
     complaints,
-    cut_at_every_message,
+    cut_at_messages,
     freeze,
 )
 from tests.crash.starts import Starter, cut_starts
+from tests.depth import step
 from tests.postgres.proxy import Proxy
 
 on_each_occasion = pytest.mark.parametrize("occasion", OCCASIONS, ids=str)
@@ -26,7 +27,7 @@ async def test_a_connection_that_is_cut_at_any_message_costs_no_event_and_double
     database_url: str, tmp_path: Path, occasion: Occasion
 ) -> None:
     async with appending(database_url, tmp_path) as appender:
-        cuts = await cut_at_every_message(appender, occasion)
+        cuts = await cut_at_messages(appender, occasion, step(3))
     assert cuts > 10
     assert await complaints(database_url, appender.happened, tmp_path) == []
 
@@ -36,7 +37,7 @@ async def test_a_connection_that_freezes_and_thaws_late_costs_no_event_and_doubl
     database_url: str, tmp_path: Path, occasion: Occasion
 ) -> None:
     async with appending(database_url, tmp_path, **IMPATIENT) as appender:
-        frozen = await freeze(appender, occasion, first=1, step=9)
+        frozen = await freeze(appender, occasion, first=1, step=step(9))
     assert frozen > 3
     assert await complaints(database_url, appender.happened, tmp_path) == []
 
@@ -62,6 +63,6 @@ async def test_a_start_that_is_cut_at_any_message_delivers_an_old_spool_once(
 ) -> None:
     async with Proxy.to(database_url) as proxy:
         starter = Starter(proxy, tmp_path)
-        cuts = await cut_starts(starter, first=2, step=31)
+        cuts = await cut_starts(starter, first=2, step=step(31))
     assert cuts > 10
     assert await complaints(database_url, starter.happened, tmp_path) == []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
+from pytest_postgresql.executors import NoopExecutor
 
 from breaker_store.postgres import explaining_sql
+from tests.conftest import make_template
 
 from .test_plans import FILL, TRANSITIONS, UNSETTLE, days_read, explain, rows_read, scanned_whole
 
@@ -18,7 +20,7 @@ INSERT INTO breaker_events (
     occurred_at, user_id, writer_id, writer_seq, position, generation, era, version, kind, details, details_version
 )
 SELECT
-    $1::timestamptz + number * interval '10 milliseconds', 1000 + number % 1000, 4, number, 30000 + number, number, 7,
+    now() - interval '1 hour' + number * interval '10 milliseconds', 1000 + number % 1000, 4, number, 30000 + number, number, 7,
     1 + number / 1000, CASE WHEN number < 1000 THEN 10 ELSE 11 END,
     jsonb_build_object(
         'from', 'closed', 'causes', jsonb_build_array(jsonb_build_object('error_type', 'NetworkError')),
@@ -41,20 +43,23 @@ FROM generate_series(4, 5000) AS number
 BY_VERSION = {"breaker_transitions_version", "breaker_transitions_endings"}
 
 
+@pytest.fixture(scope="module")
+def template(migrated_server: NoopExecutor) -> Iterator[str]:
+    """Fill a log with weeks of outcomes and tens of thousands of transitions."""
+    with make_template(migrated_server, FILL, UNSETTLE, TRANSITIONS, OUTAGE, "ANALYZE") as name:
+        yield name
+
+
 @pytest.fixture
-def outage_at() -> datetime:
-    return datetime.now(UTC) - timedelta(hours=1)
+async def outage_at(connection: asyncpg.Connection) -> datetime:
+    return await connection.fetchval("SELECT occurred_at FROM breaker_transitions WHERE position = 30000")
 
 
 @pytest.fixture(params=["force_custom_plan", "force_generic_plan"])
 async def filled(
-    connection: asyncpg.Connection, outage_at: datetime, request: pytest.FixtureRequest
+    connection: asyncpg.Connection, request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection]:
-    """Fill weeks of outcomes and tens of thousands of transitions, for plans of both kinds."""
-    for statements in (FILL, UNSETTLE, TRANSITIONS):
-        await connection.execute(statements)
-    await connection.execute(OUTAGE, outage_at)
-    await connection.execute("ANALYZE")
+    """Have statements explained as `why` runs them, with plans of both kinds."""
     await connection.execute(f"SET plan_cache_mode = {request.param}")
     async with connection.transaction():
         await connection.execute(explaining_sql.BY_INDEX)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
+from pytest_postgresql.executors import NoopExecutor
 
 from breaker_store.postgres import horizon, loading, time_travel
 from breaker_store.postgres.event_log import _FATES, _TRANSITIONS_AFTER
 from breaker_store.postgres.feed import _FROM, _LAST
+from tests.conftest import make_template
 
 DAYS, USERS = 20, 300
 
@@ -55,12 +58,11 @@ ANALYZE;
 """
 
 
-@pytest.fixture
-async def filled(connection: asyncpg.Connection) -> asyncpg.Connection:
-    """Fill the log with weeks of outcomes, of which a start-up needs a minute."""
-    await connection.execute(FILL)
-    await connection.execute(UNSETTLE)
-    return connection
+@pytest.fixture(scope="module")
+def template(migrated_server: NoopExecutor) -> Iterator[str]:
+    """Fill a log with weeks of outcomes, of which a start-up needs a minute."""
+    with make_template(migrated_server, FILL, UNSETTLE) as name:
+        yield name
 
 
 async def explain(connection: asyncpg.Connection, query: str, *arguments: object) -> list[dict[str, Any]]:
@@ -94,37 +96,37 @@ def scanned_whole(nodes: list[dict[str, Any]]) -> set[str]:
     return {node["Relation Name"] for node in scans if rows_read([node], "breaker_outcomes")}
 
 
-async def test_start_up_opens_only_the_days_that_its_tails_reach(filled: asyncpg.Connection) -> None:
-    nodes = await explain(filled, loading._ALL_UNSETTLED)
+async def test_start_up_opens_only_the_days_that_its_tails_reach(connection: asyncpg.Connection) -> None:
+    nodes = await explain(connection, loading._ALL_UNSETTLED)
     assert len(days_read(nodes)) <= 3
     assert rows_read(nodes, "breaker_outcomes") < 20
     assert not scanned_whole(nodes)
 
 
-async def test_an_open_breakers_refusals_are_not_read(filled: asyncpg.Connection) -> None:
-    nodes = await explain(filled, loading._ONE, 2)
+async def test_an_open_breakers_refusals_are_not_read(connection: asyncpg.Connection) -> None:
+    nodes = await explain(connection, loading._ONE, 2)
     assert days_read(nodes) == set()
     assert rows_read(nodes, "breaker_transitions") <= 1
 
 
-async def test_one_breaker_is_read_by_its_tail(filled: asyncpg.Connection) -> None:
-    nodes = await explain(filled, loading._ONE, 1)
+async def test_one_breaker_is_read_by_its_tail(connection: asyncpg.Connection) -> None:
+    nodes = await explain(connection, loading._ONE, 1)
     assert len(days_read(nodes)) <= 3
     assert rows_read(nodes, "breaker_outcomes") < 20
 
 
-async def test_a_poll_with_no_news_reads_nothing(filled: asyncpg.Connection) -> None:
-    await filled.execute(
+async def test_a_poll_with_no_news_reads_nothing(connection: asyncpg.Connection) -> None:
+    await connection.execute(
         "SET enable_seqscan = off"
     )  # with one transition in it a scan of the table is no dearer
-    nodes = await explain(filled, _TRANSITIONS_AFTER, 1, 1_000)
+    nodes = await explain(connection, _TRANSITIONS_AFTER, 1, 1_000)
     assert [node["Index Name"] for node in nodes if "Index Name" in node] == ["breaker_transitions_position"]
     assert rows_read(nodes, "breaker_transitions") == 0
 
 
-async def test_fates_are_found_by_the_identity_of_events(filled: asyncpg.Connection) -> None:
-    await filled.execute("SET enable_seqscan = off")
-    nodes = await explain(filled, _FATES, 2, [1])
+async def test_fates_are_found_by_the_identity_of_events(connection: asyncpg.Connection) -> None:
+    await connection.execute("SET enable_seqscan = off")
+    nodes = await explain(connection, _FATES, 2, [1])
     assert [node["Index Name"] for node in nodes if "Index Name" in node] == ["breaker_transitions_identity"]
 
 
@@ -144,59 +146,65 @@ ANALYZE;
 """
 
 
-async def test_start_up_compares_rows_with_the_log_by_one_look_up_a_row(filled: asyncpg.Connection) -> None:
-    await filled.execute(TRANSITIONS)
-    nodes = await explain(filled, loading._CONTRADICTIONS)
+async def test_start_up_compares_rows_with_the_log_by_one_look_up_a_row(
+    connection: asyncpg.Connection, owner: asyncpg.Connection
+) -> None:
+    await owner.execute(TRANSITIONS)
+    nodes = await explain(connection, loading._CONTRADICTIONS)
     reading = [node for node in nodes if node.get("Relation Name") == "breaker_transitions"]
     assert [node.get("Index Name") for node in reading] == ["breaker_transitions_version"]
     assert rows_read(nodes, "breaker_transitions") <= USERS
 
 
-async def test_the_stream_looks_at_one_row_when_there_is_no_news(filled: asyncpg.Connection) -> None:
-    await filled.execute(TRANSITIONS)
+async def test_the_stream_looks_at_one_row_when_there_is_no_news(
+    connection: asyncpg.Connection, owner: asyncpg.Connection
+) -> None:
+    await owner.execute(TRANSITIONS)
     for query, arguments in ((_FROM, (20_001, 501)), (_LAST, ())):
-        nodes = await explain(filled, query, *arguments)
+        nodes = await explain(connection, query, *arguments)
         assert [node["Index Name"] for node in nodes if "Index Name" in node] == [
             "breaker_transitions_position"
         ]
         assert rows_read(nodes, "breaker_transitions") == 1
 
 
-async def test_a_travel_opens_only_the_days_around_its_instant(filled: asyncpg.Connection) -> None:
+async def test_a_travel_opens_only_the_days_around_its_instant(connection: asyncpg.Connection) -> None:
     """User 1 succeeds often: nothing from before the last success is needed but a failure, and there was none."""
-    at = await filled.fetchval("SELECT clock_timestamp() - interval '10 days'")
-    success = await filled.fetchval(time_travel._LAST_SUCCESS, 1, 0, 0, time_travel._EVER, at)
-    nodes = await explain(filled, time_travel._LAST_SUCCESS, 1, 0, 0, time_travel._EVER, at)
-    nodes += await explain(filled, time_travel._OUTCOMES, 1, 0, 0, success, at)
-    nodes += await explain(filled, time_travel._KNOWN, 1, at)
-    nodes += await explain(filled, time_travel._CHAIN, 1, at)
+    at = await connection.fetchval("SELECT clock_timestamp() - interval '10 days'")
+    success = await connection.fetchval(time_travel._LAST_SUCCESS, 1, 0, 0, time_travel._EVER, at)
+    nodes = await explain(connection, time_travel._LAST_SUCCESS, 1, 0, 0, time_travel._EVER, at)
+    nodes += await explain(connection, time_travel._OUTCOMES, 1, 0, 0, success, at)
+    nodes += await explain(connection, time_travel._KNOWN, 1, at)
+    nodes += await explain(connection, time_travel._CHAIN, 1, at)
     assert len(days_read(nodes)) <= 2
     assert rows_read(nodes, "breaker_outcomes") < 20
     assert not scanned_whole(nodes)
 
 
-async def test_a_count_is_looked_for_in_the_days_since_it_began(filled: asyncpg.Connection) -> None:
-    at = await filled.fetchval("SELECT clock_timestamp() - interval '10 days'")
+async def test_a_count_is_looked_for_in_the_days_since_it_began(connection: asyncpg.Connection) -> None:
+    at = await connection.fetchval("SELECT clock_timestamp() - interval '10 days'")
     since = at - timedelta(days=1)
     for query in (time_travel._LAST_SUCCESS, time_travel._OUTCOMES, time_travel._LAST_FAILURE):
-        nodes = await explain(filled, query, 1, 7, 7, since, at)
+        nodes = await explain(connection, query, 1, 7, 7, since, at)
         assert len(days_read(nodes)) <= 2
         assert not scanned_whole(nodes)
 
 
-async def test_whether_the_log_reaches_to_an_instant_is_seen_in_one_day(filled: asyncpg.Connection) -> None:
-    at = await filled.fetchval("SELECT clock_timestamp() - interval '1 day'")
-    day = await horizon._oldest_day(filled)
-    nodes = await explain(filled, horizon._HAS_OUTCOME, day, day + timedelta(days=1), at)
+async def test_whether_the_log_reaches_to_an_instant_is_seen_in_one_day(
+    connection: asyncpg.Connection,
+) -> None:
+    at = await connection.fetchval("SELECT clock_timestamp() - interval '1 day'")
+    day = await horizon._oldest_day(connection)
+    nodes = await explain(connection, horizon._HAS_OUTCOME, day, day + timedelta(days=1), at)
     assert len(days_read(nodes)) == 1
     assert rows_read(nodes, "breaker_outcomes") == 1
 
 
 async def test_a_summary_at_an_instant_looks_up_each_breaker_and_reads_no_day_whole(
-    filled: asyncpg.Connection,
+    connection: asyncpg.Connection,
 ) -> None:
-    at = await filled.fetchval("SELECT clock_timestamp() - interval '10 days'")
-    nodes = await explain(filled, time_travel._SUMMARY, at, [10, 11, 12, 13, 14, 15, 16, 17, 18])
+    at = await connection.fetchval("SELECT clock_timestamp() - interval '10 days'")
+    nodes = await explain(connection, time_travel._SUMMARY, at, [10, 11, 12, 13, 14, 15, 16, 17, 18])
     assert len(days_read(nodes)) <= 2
     assert rows_read(nodes, "breaker_outcomes") <= USERS
     assert not scanned_whole(nodes)

@@ -21,13 +21,14 @@ from breaker_store.postgres.codec import to_datetime
 from breaker_store.postgres.horizon import FutureError
 from tests.core.scenario import Scenario
 from tests.core.writers import DEFAULT
+from tests.depth import DEPTH
 from tests.postgres.histories import OWN, START, STEPS, Past, Processes, asking, outcome, run
 
 OLD_USER, USER = 1, 101
 USERS = itertools.count(1_000)
 
 databases = settings(
-    max_examples=100,
+    max_examples=30 * DEPTH,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -106,7 +107,7 @@ async def falsify_rows(connection: asyncpg.Connection) -> None:
     """)
 
 
-@settings(databases, max_examples=40)
+@settings(databases, max_examples=15 * DEPTH)
 @given(
     fleet=st.lists(histories, min_size=1, max_size=4),
     skew_us=st.sampled_from([0, 1_500_000]),

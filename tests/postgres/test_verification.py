@@ -14,6 +14,7 @@ from breaker_store.postgres.chain_checks import Head
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.verification import Verification, verify
 from breaker_store.runtime.clock import Clock
+from tests.depth import DEPTH
 from tests.postgres.histories import STEPS, Past, Processes
 from tests.postgres.living import fail, ok, trip
 from tests.postgres.tampering import tamper
@@ -288,7 +289,7 @@ async def test_days_that_were_dropped_from_the_oldest_on_are_told_and_not_wrong(
 
 
 databases = settings(
-    max_examples=25,
+    max_examples=10 * DEPTH,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -16,6 +16,7 @@ from breaker_store.core.decide import Admit, Report, decide
 from breaker_store.core.events import CircuitState, EventId, Kind, Outcome, Permit, StoredEvent
 from breaker_store.core.rebuild import rebuild
 from breaker_store.core.state import BreakerState, evolve
+from tests.depth import DEPTH
 from tests.runtime.driving import (
     SECOND,
     USER,
@@ -157,7 +158,7 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestAnyHistory.settings = settings(max_examples=40 * DEPTH, stateful_step_count=40, deadline=None)
 
 
 async def come_to_rest(moment: str) -> Recording:

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from breaker_store.ports import Batch, Gap, OutcomeRow, UserTransition
 from breaker_store.spool import Spool, SpoolWriter
+from tests.depth import DEPTH
 from tests.spool.batches import (
     GAP,
     STARTED,
@@ -195,4 +196,4 @@ class AnyUse(RuleBasedStateMachine):
 
 
 TestAnyUse = AnyUse.TestCase
-TestAnyUse.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestAnyUse.settings = settings(max_examples=30 * DEPTH, stateful_step_count=40, deadline=None)

@@ -15,6 +15,7 @@ from breaker_store.core.policy import Policy
 from breaker_store.errors import EventRefusedError
 from breaker_store.ports import Batch, OutcomeRow, Source
 from breaker_store.spool import Spool, SpoolWriter
+from tests.depth import DEPTH
 from tests.spool.batches import (
     BIGINT,
     FAILURE,
@@ -49,7 +50,7 @@ REFUSED = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50 * DEPTH, deadline=None)
 @given(batch=any_batches(), limit=st.integers(1, 6), is_dead=st.booleans())
 @example(batch=batch_of(success(1, user_id=-BIGINT - 1)), limit=1, is_dead=False)
 def test_any_batch_comes_back_as_it_was(batch: Batch, limit: int, is_dead: bool) -> None:
