@@ -20,28 +20,23 @@ from breaker_store.postgres.codec import (
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.copied_rows import CopiedRow, sorted_rows, split_rows
 from breaker_store.postgres.findings import Findings
-from breaker_store.postgres.sealed_batches import (
-    Day,
-    Partitions,
-    StoredBatch,
-    list_days,
-    partitions_of,
-    read_batches,
-)
+from breaker_store.postgres.outcome_days import Day, Partitions, check_partitions, list_days, partitions_of
+from breaker_store.postgres.sealed_batches import StoredBatch, read_batches
 
 _LEDGER_BREAKS: Final = """
-SELECT writer_id, batch_no, last_batch_no, previous_digest IS DISTINCT FROM last_digest AS is_other_digest
+SELECT writer_id, batch_no, last_batch_no
 FROM (
     SELECT
-        writer_id, batch_no, first_seq, previous_digest,
+        writer_id, batch_no, first_seq, previous_digest, format,
         lag(batch_no) OVER chain AS last_batch_no, lag(digest) OVER chain AS last_digest,
-        lag(last_seq) OVER chain AS previous_last_seq
+        lag(last_seq) OVER chain AS previous_last_seq, lag(format) OVER chain AS previous_format
     FROM writer_batches
     WINDOW chain AS (PARTITION BY writer_id ORDER BY batch_no)
 ) AS batch
 WHERE batch_no <> coalesce(last_batch_no, 0) + 1
     OR previous_digest IS DISTINCT FROM last_digest
     OR first_seq <= coalesce(previous_last_seq, 0)
+    OR format < previous_format
 ORDER BY writer_id, batch_no
 """
 
@@ -53,6 +48,15 @@ WHERE NOT EXISTS (
     WHERE batch.writer_id = transition.writer_id AND writer_seq BETWEEN first_seq AND last_seq
 )
 ORDER BY writer_id, writer_seq
+"""
+
+# Each batch of the format without a seal is named as such by the transaction that stored it, and by nothing else.
+_PASSED_OFF_AS_OLD: Final = """
+SELECT writer_id, batch_no, named.batch_no IS NULL AS is_passed_off
+FROM (SELECT * FROM writer_batches WHERE format = 1) AS old
+FULL JOIN unsealed_batches AS named USING (writer_id, batch_no)
+WHERE old.batch_no IS NULL OR named.batch_no IS NULL
+ORDER BY writer_id, batch_no
 """
 
 _EVENTS: Final = "SELECT coalesce(sum(event_count), 0)::bigint FROM writer_batches"
@@ -103,8 +107,23 @@ async def check_batches(
     connection: Connection, findings: Findings, on_progress: Callable[[int, int | None], None]
 ) -> BatchReport:
     """Check the ledger, and every event against it, within the caller's snapshot."""
+    await _check_ledger(connection, findings)
+    await check_partitions(connection, findings)
+    total = await connection.fetchval(_EVENTS)
+    days = await list_days(connection)
+    check = _BatchCheck(
+        findings, await read_reseals(connection), partitions_of(days), lambda done: on_progress(done, total)
+    )
+    await read_batches(connection, days, check.take, check.take_left_over)
+    return check.report
+
+
+async def _check_ledger(connection: Connection, findings: Findings) -> None:
     for row in await connection.fetch(_LEDGER_BREAKS):
-        findings.add(ledger_break(row["writer_id"], row["batch_no"], row["last_batch_no"]))
+        findings.add(ledger_break(*row))
+    for writer_id, batch_no, is_passed_off in await connection.fetch(_PASSED_OFF_AS_OLD):
+        what = "was not stored as one" if is_passed_off else "is missing, or has become another one"
+        findings.add(f"batch {batch_no} of writer {writer_id}, without a seal, {what}")
     for row in await connection.fetch(_ERASURES):
         if row["told"] != row["found"]:
             event = EventId(row["erasure_writer_id"], row["erasure_writer_seq"])
@@ -113,13 +132,6 @@ async def check_batches(
             )
     for row in await connection.fetch(_STRAYS):
         findings.add(f"transition {EventId(*row)} belongs to no batch of the ledger")
-    total = await connection.fetchval(_EVENTS)
-    days = await list_days(connection)
-    check = _BatchCheck(
-        findings, await read_reseals(connection), partitions_of(days), lambda done: on_progress(done, total)
-    )
-    await read_batches(connection, days, check.take, check.take_left_over)
-    return check.report
 
 
 async def read_reseals(connection: Connection) -> dict[tuple[int, int], list[Reseal]]:
@@ -165,7 +177,7 @@ class _BatchCheck:
                 f"batch {batch.batch_no} of writer {batch.writer_id} has a format that is not known"
             )
         elif as_sealed(batch, self._resealed.get((batch.writer_id, batch.batch_no), ())) is None:
-            if self._partitions.lacks_some_of(batch):
+            if is_dropped(batch, self._partitions):
                 report.dropped_batches += 1
             else:
                 self._findings.add(explain(batch))
@@ -225,6 +237,11 @@ def erasure_digest(reseals: Iterable[tuple[int, int, bytes, bytes]]) -> str:
             + after
         )
     return digest.hexdigest()
+
+
+def is_dropped(batch: StoredBatch, partitions: Partitions) -> bool:
+    """Tell whether outcomes of a batch may be gone with days that were dropped."""
+    return batch.has_outcomes and partitions.lacks_some(batch.earliest_day, batch.latest_day)
 
 
 def explain(batch: StoredBatch) -> str:

@@ -20,7 +20,8 @@ from breaker_store.postgres.codec import to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.loading import read_some
-from breaker_store.postgres.sealed_batches import Partitions
+from breaker_store.postgres.outcome_days import Partitions
+from breaker_store.postgres.row_checks import check_counts, check_rows
 from breaker_store.postgres.stored_events import read_outcome, read_transition
 
 _BREAKERS_AT_ONCE: Final = 500
@@ -139,11 +140,8 @@ async def check_states(
     async for contradiction in find_contradictions(connection, Policy(), on_progress):
         if not _is_excused(contradiction, partitions):
             findings.add(str(contradiction))
-    breakers: int = await connection.fetchval("SELECT count(*) FROM breaker_states")
-    kept = await connection.fetchval("SELECT breakers FROM log_position")
-    if kept != breakers:
-        findings.add(f"there are {breakers} breakers, and the log's count of them says {kept}")
-    return breakers
+    await check_rows(connection, findings)
+    return await check_counts(connection, findings)
 
 
 def _is_excused(contradiction: Contradiction, partitions: Partitions) -> bool:
@@ -151,7 +149,7 @@ def _is_excused(contradiction: Contradiction, partitions: Partitions) -> bool:
     stored, folded = contradiction.stored, contradiction.folded
     if stored is None:
         return folded == BreakerState(folded.policy)
-    if stored.last_failure is None or to_datetime(stored.last_failure.at).date() in partitions.days:
+    if stored.last_failure is None or not partitions.lacks(to_datetime(stored.last_failure.at).date()):
         return False
     return replace(stored, last_failure=folded.last_failure) == folded
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from breaker_store.postgres.batch_checks import BatchReport, check_batches
 from breaker_store.postgres.chain_checks import Head, check_causes, check_chain, compare_head, take_head
 from breaker_store.postgres.findings import Findings
-from breaker_store.postgres.sealed_batches import list_days, partitions_of
+from breaker_store.postgres.outcome_days import list_days, partitions_of
 from breaker_store.postgres.snapshots import snapshot
 from breaker_store.postgres.state_checks import check_states
 

@@ -157,9 +157,69 @@ TAMPERED = {
         """UPDATE breaker_states SET policy = '{"failure_threshold": 99}', policy_is_own = true WHERE user_id = 1""",
         "the breaker of user 1 is not what its events say: policy",
     ),
+    "the rules that a breaker goes by": (
+        """UPDATE breaker_states SET policy = '{"failure_threshold": 99}' WHERE user_id = 3""",
+        "the breaker of user 3 is not what its events say: policy",
+    ),
+    "how long a breaker waits": (
+        "UPDATE breaker_states SET retry_at = retry_at + interval '1 d' WHERE user_id = 3",
+        "the breaker of user 3 is not what its events say: retry_at",
+    ),
+    "a wait of a breaker that is well": (
+        "UPDATE breaker_states SET opened_at = now(), retry_at = now(), forced = true WHERE user_id = 1",
+        "the breaker of user 1 is not what its events say: opened_at, retry_at, forced",
+    ),
+    "how often a breaker tripped, and of what": (
+        "UPDATE breaker_states SET trips = 99, trip_error = 'none' WHERE user_id = 3",
+        "the breaker of user 3 is not what its events say: trips, trip_error",
+    ),
     "a breaker taken out": ("DELETE FROM breaker_states WHERE user_id = 2", "user 2 has events, and no breaker"),
     "the position": ("UPDATE log_position SET last = 6", "the log's position says 6"),
     "the count of breakers": ("UPDATE log_position SET breakers = 6", "the log's count of them says 6"),
+    "the count of open breakers": (
+        "UPDATE log_position SET open_breakers = 6",
+        "there are 1 open breakers, and the log's count of them says 6",
+    ),
+    "a batch said to have no seal": (
+        "UPDATE writer_batches SET format = 1, seal = NULL",
+        "without a seal, was not stored as one",
+    ),
+    "a batch said to have none, and named as one that has none": (
+        """
+        DO $$ BEGIN
+            UPDATE writer_batches SET format = 1, seal = NULL WHERE batch_no = 3;
+            INSERT INTO unsealed_batches SELECT writer_id, batch_no FROM writer_batches WHERE format = 1;
+        END $$
+        """,
+        "does not follow the one before it",
+    ),
+    "outcomes of many days in a partition": (
+        """
+        DO $$ BEGIN
+            CREATE TABLE month (LIKE breaker_outcomes INCLUDING ALL);
+            ALTER TABLE breaker_outcomes ATTACH PARTITION month FOR VALUES FROM ('2031-01-01') TO ('2031-02-01');
+        END $$
+        """,
+        "the partition month",
+    ),
+    "outcomes of all other days in a partition": (
+        """
+        DO $$ BEGIN
+            CREATE TABLE other (LIKE breaker_outcomes INCLUDING ALL);
+            ALTER TABLE breaker_outcomes ATTACH PARTITION other DEFAULT;
+        END $$
+        """,
+        "the partition other",
+    ),
+    "events of another kind": (
+        """
+        DO $$ BEGIN
+            CREATE TABLE another_kind (LIKE breaker_events INCLUDING ALL);
+            ALTER TABLE breaker_events ATTACH PARTITION another_kind FOR VALUES IN (500);
+        END $$
+        """,
+        "the partition another_kind",
+    ),
 }  # fmt: skip
 
 
