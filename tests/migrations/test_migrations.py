@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 
 from breaker_store.postgres import migrating
 from breaker_store.postgres.tables import metadata
+from breaker_store.postgres.verification import verify
 
 Connect = Callable[..., Awaitable[asyncpg.Connection]]
 
@@ -173,6 +174,23 @@ async def test_appends_go_on_while_the_ledgers_rows_are_looked_at_again(
 
     seen = await empty.fetch("SELECT * FROM seen WHERE query LIKE '%VALIDATE%'")
     assert [row["locked"] for row in seen] == [False]
+
+
+OPEN_BATCH = "SELECT open_batch($1, 1, 1, 0, 0, 1::smallint, 0::smallint, sha256('old'), NULL, now(), now())"
+
+
+async def test_batches_of_an_earlier_version_stay_what_they_were_and_go_on_coming(
+    empty: asyncpg.Connection, empty_database_url: str
+) -> None:
+    """They have no seal: those that were there, and those of a process that goes on meanwhile."""
+    await migrating.upgrade(empty_database_url, "0008")
+    await empty.execute(OPEN_BATCH, 1)
+
+    await migrating.upgrade(empty_database_url)
+    await empty.execute(OPEN_BATCH, 2)
+
+    found = await verify(empty_database_url)
+    assert (found.findings, found.batches.old_batches) == ((), 2)
 
 
 async def test_positions_begin_at_zero_in_one_row(connection: asyncpg.Connection) -> None:
