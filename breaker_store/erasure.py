@@ -29,14 +29,7 @@ from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
 from breaker_store.errors import LogUnavailableError, StoreError, UnknownBreakerError
 from breaker_store.ports import SALT_BYTES, Source, operators_batch
-from breaker_store.postgres.batch_checks import (
-    Reseal,
-    as_sealed,
-    erasure_digest,
-    explain,
-    is_dropped,
-    read_reseals,
-)
+from breaker_store.postgres.batch_checks import as_sealed, explain, is_dropped
 from breaker_store.postgres.codec import (
     FORMAT,
     contents_digest,
@@ -48,6 +41,7 @@ from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, 
 from breaker_store.postgres.copied_rows import split_rows
 from breaker_store.postgres.loading import read_breaker
 from breaker_store.postgres.outcome_days import Day, Partitions, list_days, partitions_of
+from breaker_store.postgres.reseals import Reseals, erasure_digest, read_reseals
 from breaker_store.postgres.sealed_batches import StoredBatch, read_batches
 from breaker_store.postgres.snapshots import snapshot
 from breaker_store.runtime.journal import Journal
@@ -117,7 +111,7 @@ class _Found:
 
     user_id: int
     pseudonym: int
-    reseals: dict[tuple[int, int], list[Reseal]]
+    reseals: Reseals
     partitions: Partitions
     ids: list[EventId] = field(default_factory=list)
     sealed: list[_Sealed] = field(default_factory=list)
@@ -125,7 +119,7 @@ class _Found:
     def take(self, stored: StoredBatch) -> None:
         if not self._has_events(stored):
             return
-        batch = as_sealed(stored, self.reseals.get((stored.writer_id, stored.batch_no), ()))
+        batch = as_sealed(stored, self.reseals.of(stored.writer_id, stored.batch_no))
         if stored.seal is not None and batch is None and not is_dropped(stored, self.partitions):
             raise BrokenRecordError(
                 f"{explain(stored)}: run verify, and find out why, before anybody is erased"

@@ -12,7 +12,6 @@ from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.partitions import DAY_US
 from breaker_store.postgres.verification import verify
 from tests.conftest import Connect
-from tests.conftest import Connect
 from tests.postgres.conftest import store  # noqa: F401 - a fixture
 from tests.postgres.histories import START
 from tests.postgres.living import Ear, fail, ok, trip
@@ -200,48 +199,6 @@ async def test_a_longer_batch_of_others_is_not_taken_for_a_broken_one(
 async def test_nobody_is_erased_of_whom_nothing_is_stored(maintenance_url: str) -> None:
     with pytest.raises(UnknownBreakerError):
         await erase(maintenance_url, USER)
-
-
-ERASE = """
-SELECT erase_person(
-    {user}, {pseudonym}, array_agg(DISTINCT event.writer_id), array_agg(DISTINCT event.writer_seq),
-    array_agg(DISTINCT batch.writer_id), array_agg(DISTINCT batch.batch_no), '{{0123456789abcdef}}',
-    array_agg(DISTINCT batch.digest), array_agg(DISTINCT batch.digest),
-    77, 1, 2::smallint, 2::smallint, sha256(''), now(), '{change}', sha256('') || substr(sha256(''), 17)
-)
-FROM breaker_outcomes AS event, writer_batches AS batch
-WHERE event.user_id = {user} AND event.kind = 1 AND batch.first_seq {batches} 1
-"""
-AN_ERASURE = '{{"changes": [{{"kind": 19, "user_id": {}, "seq": 1}}]}}'
-
-
-@pytest.mark.parametrize(
-    ("pseudonym", "change", "batches", "said"),
-    [
-        (OTHER, AN_ERASURE.format(OTHER), "=", "no free pseudonym"),
-        (-(2**62) - 1, '{"changes": [{"kind": 13, "user_id": 7100200301, "seq": 1}]}', "=", "no erasure"),
-        (-(2**62) - 1, AN_ERASURE.format(-(2**62) - 1), "=", "is not as it was sealed"),
-        (-(2**62) - 1, AN_ERASURE.format(-(2**62) - 1), ">", "has nothing of this user"),
-    ],
-)
-async def test_maintenance_can_erase_and_forge_nothing(
-    store: BreakerStore,  # noqa: F811
-    connect: Connect,
-    maintenance_url: str,
-    pseudonym: int,
-    change: str,
-    batches: str,
-    said: str,
-) -> None:
-    await store.registry.get_breaker(USER).call(ok)
-    await store.flush()
-    await store.registry.get_breaker(OTHER).call(ok)
-    await store.flush()
-    maintenance = await connect(maintenance_url)
-    with pytest.raises(asyncpg.InvalidParameterValueError, match=said):
-        await maintenance.execute(
-            ERASE.format(user=USER, pseudonym=pseudonym, change=change, batches=batches)
-        )
 
 
 ERASE = """

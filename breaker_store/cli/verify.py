@@ -16,7 +16,7 @@ from breaker_store.core.wording import counted
 from breaker_store.settings import Location
 
 if TYPE_CHECKING:
-    from breaker_store.postgres.chain_checks import Head
+    from breaker_store.postgres.heads import Head
     from breaker_store.postgres.verification import Verification
 
 
@@ -55,7 +55,7 @@ def verify_log(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     Exits with 1 if anything is wrong; the first places are named.
     """
-    from breaker_store.postgres.chain_checks import Head  # noqa: PLC0415 - slow to import
+    from breaker_store.postgres.heads import Head  # noqa: PLC0415 - slow to import
 
     try:
         expected = None if head is None else Head.read(head)

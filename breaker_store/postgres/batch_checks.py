@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +19,7 @@ from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.copied_rows import CopiedRow, sorted_rows, split_rows
 from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.outcome_days import Day, Partitions, check_partitions, list_days, partitions_of
+from breaker_store.postgres.reseals import Reseal, Reseals, check_reseals, read_reseals
 from breaker_store.postgres.sealed_batches import StoredBatch, read_batches
 
 _LEDGER_BREAKS: Final = """
@@ -61,27 +60,7 @@ ORDER BY writer_id, batch_no
 
 _EVENTS: Final = "SELECT coalesce(sum(event_count), 0)::bigint FROM writer_batches"
 
-_RESEALED: Final = "SELECT writer_id, batch_no, digest_before, digest_after FROM resealed_batches"
-
-_ERASURES: Final = """
-SELECT
-    erasure_writer_id, erasure_writer_seq, details ->> 'erasure_digest' AS told,
-    encode(
-        sha256(string_agg(
-            int8send(resealed.writer_id) || int8send(batch_no) || digest_before || digest_after, ''::bytea
-            ORDER BY resealed.writer_id, batch_no
-        )),
-        'hex'
-    ) AS found
-FROM resealed_batches AS resealed
-LEFT JOIN breaker_transitions AS erasure
-    ON erasure.writer_id = erasure_writer_id AND erasure.writer_seq = erasure_writer_seq AND position IS NOT NULL
-GROUP BY erasure_writer_id, erasure_writer_seq, details
-"""
-
 _UNSEALED_FORMAT: Final = 1
-
-Reseal = tuple[bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -109,11 +88,11 @@ async def check_batches(
     """Check the ledger, and every event against it, within the caller's snapshot."""
     await _check_ledger(connection, findings)
     await check_partitions(connection, findings)
+    reseals = await read_reseals(connection)
+    await check_reseals(connection, findings, reseals)
     total = await connection.fetchval(_EVENTS)
     days = await list_days(connection)
-    check = _BatchCheck(
-        findings, await read_reseals(connection), partitions_of(days), lambda done: on_progress(done, total)
-    )
+    check = BatchCheck(findings, reseals, partitions_of(days), lambda done: on_progress(done, total))
     await read_batches(connection, days, check.take, check.take_left_over)
     return check.report
 
@@ -124,22 +103,8 @@ async def _check_ledger(connection: Connection, findings: Findings) -> None:
     for writer_id, batch_no, is_passed_off in await connection.fetch(_PASSED_OFF_AS_OLD):
         what = "was not stored as one" if is_passed_off else "is missing, or has become another one"
         findings.add(f"batch {batch_no} of writer {writer_id}, without a seal, {what}")
-    for row in await connection.fetch(_ERASURES):
-        if row["told"] != row["found"]:
-            event = EventId(row["erasure_writer_id"], row["erasure_writer_seq"])
-            findings.add(
-                f"batches were sealed again by an erasure, {event}, that tells of others or is not in the log"
-            )
     for row in await connection.fetch(_STRAYS):
         findings.add(f"transition {EventId(*row)} belongs to no batch of the ledger")
-
-
-async def read_reseals(connection: Connection) -> dict[tuple[int, int], list[Reseal]]:
-    """Give what erasures did to batches, by writer and number."""
-    resealed: dict[tuple[int, int], list[Reseal]] = defaultdict(list)
-    for writer_id, batch_no, before, after in await connection.fetch(_RESEALED):
-        resealed[writer_id, batch_no].append((before, after))
-    return resealed
 
 
 def ledger_break(writer_id: int, batch_no: int, last_batch_no: int | None) -> str:
@@ -149,25 +114,28 @@ def ledger_break(writer_id: int, batch_no: int, last_batch_no: int | None) -> st
     return f"batch {batch_no} of writer {writer_id} does not follow the one before it in the ledger"
 
 
-class _BatchCheck:
+class BatchCheck:
+    """Compares batches with what they were sealed as, one after the other.
+
+    Attributes:
+        report: what was checked so far.
+
+    """
+
     def __init__(
-        self,
-        findings: Findings,
-        resealed: dict[tuple[int, int], list[Reseal]],
-        partitions: Partitions,
-        on_done: Callable[[int], None],
+        self, findings: Findings, reseals: Reseals, partitions: Partitions, on_done: Callable[[int], None]
     ) -> None:
         self._findings = findings
-        self._resealed = resealed
+        self._reseals = reseals
         self._partitions = partitions
         self._on_done = on_done
         self.report = BatchReport()
 
     def take(self, batch: StoredBatch) -> None:
-        report = self.report
+        report, reseals = self.report, self._reseals.of(batch.writer_id, batch.batch_no)
         report.batches += 1
         report.events += batch.event_count
-        report.resealed_batches += (batch.writer_id, batch.batch_no) in self._resealed
+        report.resealed_batches += bool(reseals)
         if report.batches % 256 == 0:
             self._on_done(report.events)
         if batch.format == _UNSEALED_FORMAT:
@@ -176,11 +144,12 @@ class _BatchCheck:
             self._findings.add(
                 f"batch {batch.batch_no} of writer {batch.writer_id} has a format that is not known"
             )
-        elif as_sealed(batch, self._resealed.get((batch.writer_id, batch.batch_no), ())) is None:
-            if is_dropped(batch, self._partitions):
-                report.dropped_batches += 1
-            else:
-                self._findings.add(explain(batch))
+        elif as_sealed(batch, reseals) is not None:
+            return
+        elif is_dropped(batch, self._partitions):
+            report.dropped_batches += 1
+        else:
+            self._findings.add(explain(batch))
 
     def take_left_over(self, day: Day, rows: bytes) -> None:
         for row in split_rows(rows):
@@ -224,19 +193,6 @@ def _is_as_sealed_again(batch: StoredBatch, contents: bytes, reseals: Sequence[R
 
 def _digest_of(batch: StoredBatch, contents: bytes) -> bytes:
     return batch_digest(batch.head, batch.previous_digest, batch.seal or b"", contents)
-
-
-def erasure_digest(reseals: Iterable[tuple[int, int, bytes, bytes]]) -> str:
-    """Give what the event of an erasure says of the batches (writer, number, digest before, after) it sealed again."""
-    digest = hashlib.sha256()
-    for writer_id, batch_no, before, after in sorted(reseals):
-        digest.update(
-            writer_id.to_bytes(8, "big", signed=True)
-            + batch_no.to_bytes(8, "big", signed=True)
-            + before
-            + after
-        )
-    return digest.hexdigest()
 
 
 def is_dropped(batch: StoredBatch, partitions: Partitions) -> bool:

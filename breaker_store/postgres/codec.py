@@ -65,6 +65,16 @@ OUTCOME_COLUMNS = (
     "trace_id",
 )
 
+UNUSED_BY_OUTCOMES = ("position", "version", "details", "details_version", "chain", "salt", "private_digest")
+"""The columns that only transitions use."""
+
+UNUSED_BY_TRANSITIONS = tuple(
+    column
+    for column in OUTCOME_COLUMNS
+    if column not in {"occurred_at", "writer_id", "writer_seq", "generation", "era", "kind", "user_id"}
+)
+"""The columns that only outcomes use."""
+
 PRIVATE_DETAILS = ("reason", "last_failure", "causes")
 """What of a transition's details has texts about a person in it, and goes when they are erased."""
 

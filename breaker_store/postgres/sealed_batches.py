@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
 
-from breaker_store.postgres.codec import OUTCOME_COLUMNS, BatchHead, to_datetime
+from breaker_store.postgres.codec import OUTCOME_COLUMNS, UNUSED_BY_OUTCOMES, BatchHead, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.outcome_days import DAY_LENGTH, Day
 
@@ -58,9 +58,13 @@ FROM writer_batches
 WHERE earliest < '{until}' AND latest >= '{since}'
 """
 _ORDER: Final = "writer_id, writer_seq, occurred_at, duration_us"
+# An outcome with something in another column is none that was sealed: without its kind it fits no digest.
+_SEALED: Final = ", ".join(OUTCOME_COLUMNS).replace(
+    "kind", f"CASE WHEN num_nonnulls({', '.join(UNUSED_BY_OUTCOMES)}) = 0 THEN kind END"
+)
 # By its bounds, not by its name: rights are those of the whole.
 _DAY: Final = f"""
-SELECT {", ".join(OUTCOME_COLUMNS)} FROM breaker_outcomes WHERE occurred_at >= '{{since}}' AND occurred_at < '{{until}}'
+SELECT {_SEALED} FROM breaker_outcomes WHERE occurred_at >= '{{since}}' AND occurred_at < '{{until}}'
 UNION ALL
 """
 

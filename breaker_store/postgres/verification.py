@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from breaker_store.postgres.batch_checks import BatchReport, check_batches
-from breaker_store.postgres.chain_checks import Head, check_causes, check_chain, compare_head, take_head
+from breaker_store.postgres.chain_checks import check_causes, check_chain, compare_head
 from breaker_store.postgres.findings import Findings
+from breaker_store.postgres.gap_checks import check_gaps
+from breaker_store.postgres.heads import Head, read_head, read_moment
 from breaker_store.postgres.outcome_days import list_days, partitions_of
 from breaker_store.postgres.snapshots import snapshot
 from breaker_store.postgres.state_checks import check_states
@@ -61,6 +63,7 @@ async def verify(
         batches = await check_batches(
             connection, findings, lambda done, total: on_progress("events", done, total)
         )
+        await check_gaps(connection, findings)
         partitions = partitions_of(await list_days(connection))
         await check_causes(connection, findings, partitions.days)
         breakers = await check_states(
@@ -69,5 +72,5 @@ async def verify(
             partitions,
             lambda done, total: on_progress("breakers", done, total),
         )
-        head = await take_head(connection, chain)
+        head = await read_head(connection, chain.position, chain.link, await read_moment(connection))
     return Verification(batches, chain.position, breakers, head, findings.count, tuple(findings.texts))

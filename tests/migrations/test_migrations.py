@@ -176,7 +176,7 @@ async def test_appends_go_on_while_the_ledgers_rows_are_looked_at_again(
     assert [row["locked"] for row in seen] == [False]
 
 
-OPEN_BATCH = "SELECT open_batch($1, 1, 1, 0, 0, 1::smallint, 0::smallint, sha256('old'), NULL, now(), now())"
+OPEN_BATCH = "SELECT open_batch($1, 1, 1, 1, 1, 1::smallint, 0::smallint, sha256('old'), NULL, now(), now())"
 
 
 async def test_batches_of_an_earlier_version_stay_what_they_were_and_go_on_coming(

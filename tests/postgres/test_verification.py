@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from breaker_store import BreakerStore
-from breaker_store.postgres.chain_checks import Head
 from breaker_store.postgres.event_log import PostgresEventLog
+from breaker_store.postgres.heads import Head
 from breaker_store.postgres.verification import Verification, verify
 from breaker_store.runtime.clock import Clock
 from tests.postgres.histories import STEPS, Past, Processes
@@ -133,6 +133,14 @@ TAMPERED = {
         "UPDATE writer_batches SET earliest = earliest - interval '1 s' WHERE batch_no = 1",
         "batch 1 of writer",
     ),
+    "what no transition has": (
+        "UPDATE breaker_transitions SET error_message = 'no answer' WHERE position = 2",
+        "in a column that no transition uses",
+    ),
+    "what no outcome has": (
+        "UPDATE breaker_outcomes SET details = '{}' WHERE writer_seq = 5",
+        "is not as it was sealed",
+    ),
     "a superseded transition put in": (
         ("INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, generation, era, version, kind,"
         " details, details_version) SELECT occurred_at, user_id, 7, 1, generation, era, version, kind, details, 1"
@@ -179,6 +187,11 @@ TAMPERED = {
     "the count of open breakers": (
         "UPDATE log_position SET open_breakers = 6",
         "there are 1 open breakers, and the log's count of them says 6",
+    ),
+    "something put in as missing": (
+        ("INSERT INTO log_gaps (writer_id, batch_no, gap_no, reason, first_at, last_at, successes, refusals, failures,"
+        " transitions, unknown) SELECT writer_id, 99, 1, 1, now(), now(), 0, 0, 9, 0, 0 FROM writer_batches LIMIT 1"),
+        "told to be missing belongs to no batch",
     ),
     "a batch said to have no seal": (
         "UPDATE writer_batches SET format = 1, seal = NULL",
@@ -238,6 +251,46 @@ async def test_a_cause_that_is_missing_is_named(record: asyncpg.Connection, data
     await tamper(record, f"DELETE FROM breaker_outcomes WHERE writer_id || '-' || writer_seq = '{cause}'")
     found = await verify(database_url)
     assert f"{cause}, a cause of the transition at position 1, is missing" in found.findings
+
+
+MISSING = """
+INSERT INTO log_gaps (
+    writer_id, batch_no, gap_no, reason, first_at, last_at, successes, refusals, failures, transitions, unknown
+)
+SELECT writer_id, 1, 1, 1, now(), now(), 0, 0, 9, 0, 0 FROM breaker_transitions WHERE position = 1
+"""
+
+
+async def test_what_is_said_to_be_missing_excuses_no_cause_that_a_batch_had(
+    record: asyncpg.Connection, database_url: str
+) -> None:
+    await tamper(record, MISSING)
+    await tamper(record, "DELETE FROM breaker_outcomes WHERE kind = 2 AND user_id = 3")
+    found = await verify(database_url)
+    assert any("a cause of the transition at position 1, is missing" in text for text in found.findings)
+
+
+async def test_what_is_said_to_be_missing_is_covered_by_the_head(
+    record: asyncpg.Connection, database_url: str
+) -> None:
+    head = (await verify(database_url)).head
+    await tamper(record, MISSING)
+    assert (await verify(database_url)).findings == ()
+    assert (await verify(database_url, head)).problems == 1
+
+
+async def test_a_head_that_is_taken_after_a_copy_was_restored_covers_what_came_with_it(
+    record: asyncpg.Connection, database_url: str, store: BreakerStore
+) -> None:
+    """Another server counts its transactions anew, and is far behind those of the copy."""
+    await tamper(record, "UPDATE writer_batches SET xid = (1000000000 + batch_no)::text::xid8")
+    head = (await verify(database_url)).head
+    await store.registry.get_breaker(1).call(ok)
+    await store.flush()
+    assert (await verify(database_url, head)).findings == ()
+    await tamper(record, "UPDATE writer_batches SET digest = sha256('') WHERE batch_no = 1")
+    found = await verify(database_url, head)
+    assert any("is not what the head was taken of" in text for text in found.findings)
 
 
 async def test_what_was_added_since_leaves_a_head_good(
@@ -303,7 +356,7 @@ async def test_a_log_that_has_forgotten_what_a_head_tells_of_is_found(
     record: asyncpg.Connection, database_url: str
 ) -> None:
     head = (await verify(database_url)).head
-    later = Head(head.position + 1, head.xid, head.at_us, head.digest)
+    later = Head(head.position + 1, head.moment, head.digest)
     assert (await verify(database_url, later)).findings == (
         "the head is of position 6, and the log ends at 5",
     )
