@@ -196,6 +196,26 @@ async def test_a_longer_batch_of_others_is_not_taken_for_a_broken_one(
     assert (await erase(maintenance_url, 5)).batches == 1
 
 
+async def test_a_process_that_runs_on_forgets_who_was_erased_and_never_tripped(
+    store: BreakerStore,  # noqa: F811
+    owner: asyncpg.Connection,
+    database_url: str,
+    maintenance_url: str,
+) -> None:
+    breaker, other = (store.registry.get_breaker(user_id) for user_id in (USER, OTHER))
+    await fail(breaker, error=SECRET)
+    await fail(other)
+    await store.flush()
+    ear = Ear(store.registry)
+    await erase(maintenance_url, USER)
+    await ear.wait_for(lambda _, transition: transition.kind.label == "erased")
+    assert (breaker.state.failures, other.state.failure_count) == ((), 1)
+    await trip(breaker)
+    await store.flush()
+    assert SECRET not in await stored_texts(owner)
+    assert (await verify(database_url)).findings == ()
+
+
 async def test_nobody_is_erased_of_whom_nothing_is_stored(maintenance_url: str) -> None:
     with pytest.raises(UnknownBreakerError):
         await erase(maintenance_url, USER)

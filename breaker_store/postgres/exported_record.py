@@ -164,8 +164,9 @@ class _Check:
             numbers[gap["writer_id"], gap["batch_no"]].append(gap["gap_no"])
         counts = {(line["writer_id"], line["batch_no"]): line["event_count"] for line in batches}
         empty = {batch for batch, count in counts.items() if count == 0}
-        for batch in sorted(numbers.keys() | empty):
-            if text := gap_break(*batch, counts.get(batch), numbers[batch]):
+        for writer_id, batch_no in sorted(numbers.keys() | empty):
+            batch = writer_id, batch_no
+            if text := gap_break(writer_id, batch_no, counts.get(batch), numbers[batch]):
                 self._findings.add(text)
 
     def _check_batches(self, batches: Lines, reseals: Reseals, partitions: Partitions) -> BatchReport:

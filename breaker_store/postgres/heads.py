@@ -81,8 +81,9 @@ class Moment(NamedTuple):
 
     def has(self, batch: Mapping[str, Any]) -> bool:
         """Tell whether a batch, or a gap, of a proof was complete."""
-        is_restored = 0 < self.restored_xid <= batch["xid"]
-        return (batch["xid"] < self.xid or is_restored) and batch["recorded_at_us"] < self.at_us
+        xid: int = batch["xid"]
+        recorded_at_us: int = batch["recorded_at_us"]
+        return (xid < self.xid or 0 < self.restored_xid <= xid) and recorded_at_us < self.at_us
 
 
 @dataclass(frozen=True, slots=True)

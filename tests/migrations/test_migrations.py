@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -174,6 +175,34 @@ async def test_appends_go_on_while_the_ledgers_rows_are_looked_at_again(
 
     seen = await empty.fetch("SELECT * FROM seen WHERE query LIKE '%VALIDATE%'")
     assert [row["locked"] for row in seen] == [False]
+
+
+A_TRANSITION = """
+INSERT INTO breaker_events (
+    occurred_at, user_id, writer_id, writer_seq, position, generation, era, version, kind, details, details_version
+) VALUES (now(), 1, 1, 1, 1, 1, 1, 1, 10, '{}', 1)
+"""
+
+
+async def test_who_may_act_as_the_owner_migrates_a_log_with_events_in_the_owners_place(
+    empty: asyncpg.Connection, empty_database_url: str
+) -> None:
+    owner = f"breaker_store_test_owner_{os.getpid()}"
+    await empty.execute(f"CREATE ROLE {owner}; GRANT {owner} TO CURRENT_USER")
+    try:
+        await empty.execute(f"GRANT CREATE ON SCHEMA public TO {owner}")
+        separator = "&" if "?" in empty_database_url else "?"
+        await migrating.upgrade(f"{empty_database_url}{separator}role={owner}", "0008")
+        await empty.execute(A_TRANSITION)
+
+        await migrating.upgrade(empty_database_url)
+
+        assert await empty.fetchval("SELECT chain FROM breaker_transitions") is not None
+        assert await empty.fetch(
+            "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        ) == [(owner,)]
+    finally:
+        await empty.execute(f"DROP OWNED BY {owner}; DROP ROLE {owner}")
 
 
 OPEN_BATCH = "SELECT open_batch($1, 1, 1, 1, 1, 1::smallint, 0::smallint, sha256('old'), NULL, now(), now())"
