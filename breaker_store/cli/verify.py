@@ -68,7 +68,7 @@ def verify_log(  # noqa: PLR0913, PLR0917 - one parameter for each option
     else:
         found = run(_verify(locate(database_url, data_dir), expected))
     if as_json:
-        typer.echo(json.dumps(asdict(found) | {"head": str(found.head)}))
+        typer.echo(json.dumps(asdict(found) | {"head": str(found.head)}, default=str))
     else:
         _show(found, expected)
     if found.problems:
@@ -108,7 +108,7 @@ def _show(found: Verification, expected: Head | None) -> None:
     )
     for count, what in (
         (batches.old_batches, "of an earlier version: not covered but for their order"),
-        (batches.dropped_batches, "without all their outcomes: days were dropped"),
+        (batches.dropped_batches, f"without all their outcomes: these are kept from {found.kept_from} on"),
         (batches.resealed_batches, "sealed again when somebody was erased"),
     ):
         if count:

@@ -14,8 +14,8 @@ The ledger keeps the salt and the digest of what is countable. All else can be r
 ledger proves that it is what was sent. When a person is erased, the salt of a batch is forgotten with their texts: the
 digest of the old contents then tells nothing of them, and what is countable stays proven as it was.
 
-What a batch says to be missing (its gaps) is stored with it and not covered: a batch that is sent again must bring the
-same gaps.
+What a batch says to be missing (its gaps) is stored with it and not covered but by a head of the record: a batch that is
+sent again must bring the same gaps.
 """
 
 from __future__ import annotations

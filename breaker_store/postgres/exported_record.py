@@ -102,9 +102,9 @@ class _Check:
         if self._expected is not None:
             self._compare(self._expected, batches, gaps)
         head = head_of_proof(self._chain.position, self._chain.link, moment, batches, gaps)
-        found = self._findings
+        found, kept_from = self._findings, partitions.horizon
         return Verification(
-            report, self._chain.position, len(self._users), head, found.count, tuple(found.texts)
+            report, self._chain.position, len(self._users), kept_from, head, found.count, tuple(found.texts)
         )
 
     def _load(self, export: BinaryIO) -> int:

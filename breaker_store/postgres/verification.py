@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from typing import TypeAlias
 
 from breaker_store.postgres.batch_checks import BatchReport, check_batches
@@ -29,6 +30,7 @@ class Verification:
 
     Attributes:
         transitions: of the chain, so without those that lost.
+        kept_from: the day from which on outcomes are kept; what lacks earlier ones is not wrong. None if none is kept.
         head: to be kept elsewhere; of a record that is not whole, it names the record as it is.
         problems: how many were found; `findings` has the first ones.
 
@@ -37,6 +39,7 @@ class Verification:
     batches: BatchReport
     transitions: int
     breakers: int
+    kept_from: date | None
     head: Head
     problems: int
     findings: tuple[str, ...]
@@ -73,4 +76,6 @@ async def verify(
             lambda done, total: on_progress("breakers", done, total),
         )
         head = await read_head(connection, chain.position, chain.link, await read_moment(connection))
-    return Verification(batches, chain.position, breakers, head, findings.count, tuple(findings.texts))
+    return Verification(
+        batches, chain.position, breakers, partitions.horizon, head, findings.count, tuple(findings.texts)
+    )

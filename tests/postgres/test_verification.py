@@ -14,7 +14,7 @@ from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.heads import Head
 from breaker_store.postgres.verification import Verification, verify
 from breaker_store.runtime.clock import Clock
-from tests.postgres.histories import STEPS, Past, Processes
+from tests.postgres.histories import MIDNIGHT, STEPS, Past, Processes
 from tests.postgres.living import fail, ok, trip
 from tests.postgres.tampering import tamper
 from tests.postgres.test_codec import make_batch, outcome_rows
@@ -159,6 +159,14 @@ TAMPERED = {
     ),
     "a breaker's last failure": (
         """UPDATE breaker_states SET last_failure = last_failure || '{"error_message": "none"}' WHERE user_id = 4""",
+        "the breaker of user 4 is not what its events say: last_failure",
+    ),
+    "a breaker's last failure, as one of a day that has no partition yet": (
+        """
+        UPDATE breaker_states
+        SET last_failure = last_failure || '{"error_message": "none", "at": "2199-01-01T00:00:00+00:00"}'
+        WHERE user_id = 4
+        """,
         "the breaker of user 4 is not what its events say: last_failure",
     ),
     "a breaker's policy": (
@@ -376,6 +384,8 @@ async def test_days_that_were_dropped_from_the_oldest_on_are_told_and_not_wrong(
     await owner.execute(f"DROP TABLE {min(days)}")
     found = await verify(database_url)
     assert (found.findings, found.batches.dropped_batches) == ((), 1)
+    assert found.kept_from is not None
+    assert found.kept_from > MIDNIGHT.date()
 
 
 databases = settings(
