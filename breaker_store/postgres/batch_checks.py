@@ -18,45 +18,10 @@ from breaker_store.postgres.codec import (
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.copied_rows import CopiedRow, sorted_rows, split_rows
 from breaker_store.postgres.findings import Findings
+from breaker_store.postgres.ledger_checks import check_ledger
 from breaker_store.postgres.outcome_days import Day, Partitions, check_partitions, list_days, partitions_of
 from breaker_store.postgres.reseals import Reseal, Reseals, check_reseals, read_reseals
 from breaker_store.postgres.sealed_batches import StoredBatch, read_batches
-
-_LEDGER_BREAKS: Final = """
-SELECT writer_id, batch_no, last_batch_no
-FROM (
-    SELECT
-        writer_id, batch_no, first_seq, previous_digest, format,
-        lag(batch_no) OVER chain AS last_batch_no, lag(digest) OVER chain AS last_digest,
-        lag(last_seq) OVER chain AS previous_last_seq, lag(format) OVER chain AS previous_format
-    FROM writer_batches
-    WINDOW chain AS (PARTITION BY writer_id ORDER BY batch_no)
-) AS batch
-WHERE batch_no <> coalesce(last_batch_no, 0) + 1
-    OR previous_digest IS DISTINCT FROM last_digest
-    OR first_seq <= coalesce(previous_last_seq, 0)
-    OR format < previous_format
-ORDER BY writer_id, batch_no
-"""
-
-_STRAYS: Final = """
-SELECT writer_id, writer_seq
-FROM breaker_transitions AS transition
-WHERE NOT EXISTS (
-    SELECT FROM writer_batches AS batch
-    WHERE batch.writer_id = transition.writer_id AND writer_seq BETWEEN first_seq AND last_seq
-)
-ORDER BY writer_id, writer_seq
-"""
-
-# Each batch of the format without a seal is named as such by the transaction that stored it, and by nothing else.
-_PASSED_OFF_AS_OLD: Final = """
-SELECT writer_id, batch_no, named.batch_no IS NULL AS is_passed_off
-FROM (SELECT * FROM writer_batches WHERE format = 1) AS old
-FULL JOIN unsealed_batches AS named USING (writer_id, batch_no)
-WHERE old.batch_no IS NULL OR named.batch_no IS NULL
-ORDER BY writer_id, batch_no
-"""
 
 _EVENTS: Final = "SELECT coalesce(sum(event_count), 0)::bigint FROM writer_batches"
 
@@ -86,7 +51,7 @@ async def check_batches(
     connection: Connection, findings: Findings, on_progress: Callable[[int, int | None], None]
 ) -> BatchReport:
     """Check the ledger, and every event against it, within the caller's snapshot."""
-    await _check_ledger(connection, findings)
+    await check_ledger(connection, findings)
     await check_partitions(connection, findings)
     reseals = await read_reseals(connection)
     await check_reseals(connection, findings, reseals)
@@ -95,23 +60,6 @@ async def check_batches(
     check = BatchCheck(findings, reseals, partitions_of(days), lambda done: on_progress(done, total))
     await read_batches(connection, days, check.take, check.take_left_over)
     return check.report
-
-
-async def _check_ledger(connection: Connection, findings: Findings) -> None:
-    for row in await connection.fetch(_LEDGER_BREAKS):
-        findings.add(ledger_break(*row))
-    for writer_id, batch_no, is_passed_off in await connection.fetch(_PASSED_OFF_AS_OLD):
-        what = "was not stored as one" if is_passed_off else "is missing, or has become another one"
-        findings.add(f"batch {batch_no} of writer {writer_id}, without a seal, {what}")
-    for row in await connection.fetch(_STRAYS):
-        findings.add(f"transition {EventId(*row)} belongs to no batch of the ledger")
-
-
-def ledger_break(writer_id: int, batch_no: int, last_batch_no: int | None) -> str:
-    """Say of a batch that it does not follow the one before it in the ledger, None if there is none."""
-    if batch_no != (last_batch_no or 0) + 1:
-        return f"the ledger has no batch {(last_batch_no or 0) + 1} of writer {writer_id}, but later ones"
-    return f"batch {batch_no} of writer {writer_id} does not follow the one before it in the ledger"
 
 
 class BatchCheck:

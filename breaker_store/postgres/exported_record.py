@@ -21,12 +21,13 @@ from uuid import UUID
 from breaker_store.core.events import FIRST_TRANSITION_KIND, EventId, Kind, Verdict
 from breaker_store.errors import BreakerStoreError
 from breaker_store.ports import OutcomeRow
-from breaker_store.postgres.batch_checks import BatchCheck, BatchReport, ledger_break
+from breaker_store.postgres.batch_checks import BatchCheck, BatchReport
 from breaker_store.postgres.chain_checks import ChainCheck, link
 from breaker_store.postgres.codec import POSTGRES_EPOCH_US, encode_row, iso, microseconds
 from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.gap_checks import gap_break
 from breaker_store.postgres.heads import Head, Moment, head_of_proof
+from breaker_store.postgres.ledger_checks import LedgerCheck
 from breaker_store.postgres.outcome_days import Partitions
 from breaker_store.postgres.reseals import Reseals
 from breaker_store.postgres.sealed_batches import StoredBatch
@@ -92,7 +93,9 @@ class _Check:
         lines = _read_proof(proof)
         moment, partitions = _read_moment(lines["moment"])
         batches, gaps = lines["batch"], lines["gap"]
-        self._follow_ledger(batches)
+        ledger = LedgerCheck(self._findings)
+        for batch in batches:
+            ledger.take(batch)
         self._check_gaps(batches, gaps)
         report = self._check_batches(batches, self._read_reseals(lines["reseal"]), partitions)
         if count != self._matched:
@@ -143,20 +146,6 @@ class _Check:
     def _read_told(self, erasure: EventId) -> str | None:
         told = [document["details"].get("erasure_digest") for document in self._documents(erasure)]
         return told[0] if len(told) == 1 else None
-
-    def _follow_ledger(self, batches: Lines) -> None:
-        before: dict[str, Any] = {}
-        for line in batches:
-            last = before if before.get("writer_id") == line["writer_id"] else {}
-            follows = (
-                line["batch_no"] == last.get("batch_no", 0) + 1
-                and line["previous_digest"] == last.get("digest")
-                and line["first_seq"] > last.get("last_seq", 0)
-                and line["format"] >= last.get("format", 0)
-            )
-            if not follows:
-                self._findings.add(ledger_break(line["writer_id"], line["batch_no"], last.get("batch_no")))
-            before = line
 
     def _check_gaps(self, batches: Lines, gaps: Lines) -> None:
         numbers: dict[tuple[int, int], list[int]] = defaultdict(list)
