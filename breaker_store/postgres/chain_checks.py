@@ -117,10 +117,9 @@ class ChainCheck:
 
 
 async def check_chain(
-    connection: Connection, findings: Findings, expected: Head | None, on_done: Callable[[int], None]
-) -> ChainCheck:
+    connection: Connection, findings: Findings, check: ChainCheck, on_done: Callable[[int], None]
+) -> None:
     """Follow the chain, within the caller's snapshot."""
-    check = ChainCheck(findings, expected)
     async for row in connection.cursor(_CHAIN, prefetch=_ROWS_AT_ONCE):
         position, writer_id, writer_seq, stored, private_digest, countable, private, _ = row
         if private is not None:
@@ -139,7 +138,6 @@ async def check_chain(
         findings.add(
             f"the log's position says {last}, and the last transition is at {check.position}, or has another link"
         )
-    return check
 
 
 async def check_causes(connection: Connection, findings: Findings, days: Iterable[date]) -> None:

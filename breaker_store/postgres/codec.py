@@ -426,6 +426,17 @@ def iso(time_us: int | None) -> str | None:
     return to_datetime(time_us).isoformat(timespec="microseconds")
 
 
+def iso_sql(column: str) -> str:
+    """Give the SQL that writes a column's time in the same way."""
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+
+
+def microseconds_sql(column: str) -> str:
+    """Give the SQL for a column's time in Unix microseconds; one that no day of the log has is the nearest that one has."""
+    bounded = f"least(greatest({column}, '1970-01-01 00:00+00'), '2199-12-31 23:59:59.999999+00')"
+    return f"(extract(epoch FROM {bounded}) * 1000000)::bigint"
+
+
 def to_datetime(time_us: int) -> datetime:
     return EPOCH + timedelta(microseconds=time_us)
 

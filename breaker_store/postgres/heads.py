@@ -12,27 +12,28 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
+from breaker_store.postgres.codec import microseconds_sql
 from breaker_store.postgres.connecting import Connection
 
-BATCHES: Final = """
+BATCHES: Final = f"""
 SELECT
     'batch' AS proof, writer_id, batch_no, first_seq, last_seq, event_count, format,
     encode(digest, 'hex') AS digest, encode(previous_digest, 'hex') AS previous_digest, encode(seal, 'hex') AS seal,
-    (extract(epoch FROM earliest) * 1000000)::bigint AS earliest_us,
-    (extract(epoch FROM latest) * 1000000)::bigint AS latest_us,
-    xid::text::bigint AS xid, (extract(epoch FROM recorded_at) * 1000000)::bigint AS recorded_at_us
+    {microseconds_sql("earliest")} AS earliest_us,
+    {microseconds_sql("latest")} AS latest_us,
+    xid::text::bigint AS xid, {microseconds_sql("recorded_at")} AS recorded_at_us
 FROM writer_batches
 ORDER BY writer_id, batch_no
 """
 """The ledger, as a proof has it."""
 
-GAPS: Final = """
+GAPS: Final = f"""
 SELECT
     'gap' AS proof, writer_id, batch_no, gap_no, reason,
-    (extract(epoch FROM first_at) * 1000000)::bigint AS first_at_us,
-    (extract(epoch FROM last_at) * 1000000)::bigint AS last_at_us,
+    {microseconds_sql("first_at")} AS first_at_us,
+    {microseconds_sql("last_at")} AS last_at_us,
     successes, refusals, failures, transitions, unknown,
-    xid::text::bigint AS xid, (extract(epoch FROM writer_batches.recorded_at) * 1000000)::bigint AS recorded_at_us
+    xid::text::bigint AS xid, {microseconds_sql("writer_batches.recorded_at")} AS recorded_at_us
 FROM log_gaps
 JOIN writer_batches USING (writer_id, batch_no)
 ORDER BY writer_id, batch_no, gap_no

@@ -36,6 +36,13 @@ ORDER BY writer_id, batch_no
 """
 
 
+# They are looked for on the days of the log alone.
+_OF_NO_DAY: Final = """
+SELECT writer_id, batch_no FROM writer_batches WHERE earliest < '1970-01-01 00:00+00' OR latest >= '2200-01-01 00:00+00'
+ORDER BY writer_id, batch_no
+"""
+
+
 class LedgerCheck:
     """Follows the ledger, or a proof's lines of it, in the order of writer and number."""
 
@@ -69,5 +76,7 @@ async def check_ledger(connection: Connection, findings: Findings) -> None:
     for writer_id, batch_no, is_passed_off in await connection.fetch(_PASSED_OFF_AS_OLD):
         what = "was not stored as one" if is_passed_off else "is missing, or has become another one"
         findings.add(f"batch {batch_no} of writer {writer_id}, without a seal, {what}")
+    for writer_id, batch_no in await connection.fetch(_OF_NO_DAY):
+        findings.add(f"batch {batch_no} of writer {writer_id} is of a time that has no day")
     for row in await connection.fetch(_STRAYS):
         findings.add(f"transition {EventId(*row)} belongs to no batch of the ledger")

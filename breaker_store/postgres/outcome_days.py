@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Final
 
+from breaker_store.postgres.codec import EPOCH, microseconds_sql
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.findings import Findings
 
@@ -38,9 +39,9 @@ WHERE inhparent = 'breaker_events'::regclass AND NOT inhdetachpending
 ORDER BY name
 """
 
-_LEDGER_DAYS: Final = """
-SELECT DISTINCT day
-FROM writer_batches, LATERAL (VALUES (earliest), (latest)) AS bound (at), LATERAL (SELECT (at AT TIME ZONE 'UTC')::date) AS day (day)
+_LEDGER_DAYS: Final = f"""
+SELECT DISTINCT {microseconds_sql("at")} / 86400000000 AS day
+FROM writer_batches, LATERAL (VALUES (earliest), (latest)) AS bound (at)
 """
 
 
@@ -82,7 +83,7 @@ class Partitions:
 async def list_days(connection: Connection) -> list[Day]:
     """List the days that have a partition, or batches, in their order."""
     made = {row["day"] for row in await connection.fetch(_DAYS) if row["day"] is not None}
-    named = {row["day"] for row in await connection.fetch(_LEDGER_DAYS)}
+    named = {EPOCH.date() + row["day"] * DAY_LENGTH for row in await connection.fetch(_LEDGER_DAYS)}
     return [Day(date, date in made) for date in sorted(named | made)]
 
 

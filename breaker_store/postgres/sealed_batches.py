@@ -20,7 +20,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
 
-from breaker_store.postgres.codec import OUTCOME_COLUMNS, UNUSED_BY_OUTCOMES, BatchHead, to_datetime
+from breaker_store.postgres.codec import (
+    OUTCOME_COLUMNS,
+    UNUSED_BY_OUTCOMES,
+    BatchHead,
+    iso_sql,
+    microseconds_sql,
+    to_datetime,
+)
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.outcome_days import DAY_LENGTH, Day
 
@@ -31,14 +38,13 @@ TRAILER: Final = b"\xff\xff"
 _SORT_IN_MEMORY: Final = "SET LOCAL work_mem = '512MB'"
 
 # The mark of a batch has a time of null, which comes after all others, and the batch's number for a duration.
-_ROWS: Final = """
-{rows}
+_ROWS: Final = f"""
+{{rows}}
 SELECT
     NULL::timestamptz, writer_id, last_seq, batch_no, 0, 0, 0::smallint, 0::smallint, NULL::integer, NULL::integer,
-    NULL::smallint, NULL::bigint, '{mark}',
+    NULL::smallint, NULL::bigint, '{{mark}}',
     concat_ws(
-        ' ', first_seq, event_count, format, (extract(epoch FROM earliest) * 1000000)::bigint,
-        (extract(epoch FROM latest) * 1000000)::bigint,
+        ' ', first_seq, event_count, format, {microseconds_sql("earliest")}, {microseconds_sql("latest")},
         encode(digest, 'hex'), coalesce(encode(previous_digest, 'hex'), '-'), coalesce(encode(seal, 'hex'), '-')
     ),
     (
@@ -46,7 +52,7 @@ SELECT
             jsonb_build_object(
                 'user_id', user_id, 'seq', writer_seq, 'kind', kind, 'version', version, 'generation', generation,
                 'era', era, 'details', details,
-                'at', to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+                'at', {iso_sql("occurred_at")}
             ) ORDER BY writer_seq
         )::text
         FROM breaker_transitions
@@ -55,7 +61,7 @@ SELECT
     ),
     NULL::uuid
 FROM writer_batches
-WHERE earliest < '{until}' AND latest >= '{since}'
+WHERE earliest < '{{until}}' AND latest >= '{{since}}'
 """
 _ORDER: Final = "writer_id, writer_seq, occurred_at, duration_us"
 # An outcome with something in another column is none that was sealed: without its kind it fits no digest.

@@ -177,6 +177,30 @@ TAMPERED = {
         """UPDATE breaker_states SET policy = '{"failure_threshold": 99}' WHERE user_id = 3""",
         "the breaker of user 3 is not what its events say: policy",
     ),
+    "an open breaker's last transition, and last failure": (
+        "UPDATE breaker_states SET version = 9, since = 'infinity', last_failure = NULL WHERE user_id = 3",
+        "the breaker of user 3 is not what its events say: version, since, last_failure",
+    ),
+    "a state that there is not": (
+        "UPDATE breaker_states SET state = 7 WHERE user_id = 4",
+        "the breaker of user 4 is not what its events say: state",
+    ),
+    "a last failure that is none": (
+        "UPDATE breaker_states SET last_failure = '{}' WHERE user_id = 4",
+        "the breaker of user 4 is not what its events say: last_failure",
+    ),
+    "causes that are none": (
+        """UPDATE breaker_transitions SET details = details || '{"causes": [{"id": "x", "at": "y"}]}' WHERE position = 5""",
+        "the transition at position 5",
+    ),
+    "a transition of a time that has no day": (
+        "UPDATE breaker_transitions SET occurred_at = 'infinity' WHERE position = 5",
+        "the transition at position 5",
+    ),
+    "a batch of a time that has no day": (
+        "UPDATE writer_batches SET earliest = '0044-03-15 BC' WHERE batch_no = 1",
+        "is of a time that has no day",
+    ),
     "how long a breaker waits": (
         "UPDATE breaker_states SET retry_at = retry_at + interval '1 d' WHERE user_id = 3",
         "the breaker of user 3 is not what its events say: retry_at",
