@@ -29,16 +29,9 @@ from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
 from breaker_store.errors import LogUnavailableError, StoreError, UnknownBreakerError
 from breaker_store.ports import SALT_BYTES, Source, operators_batch
-from breaker_store.postgres.batch_checks import (
-    Reseal,
-    as_sealed,
-    erasure_digest,
-    explain,
-    read_reseals,
-)
+from breaker_store.postgres.batch_checks import as_sealed, explain, is_dropped
 from breaker_store.postgres.codec import (
     FORMAT,
-    canonical,
     contents_digest,
     erased_document,
     seal,
@@ -47,14 +40,9 @@ from breaker_store.postgres.codec import (
 from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
 from breaker_store.postgres.copied_rows import split_rows
 from breaker_store.postgres.loading import read_breaker
-from breaker_store.postgres.sealed_batches import (
-    Day,
-    Partitions,
-    StoredBatch,
-    list_days,
-    partitions_of,
-    read_batches,
-)
+from breaker_store.postgres.outcome_days import Day, Partitions, list_days, partitions_of
+from breaker_store.postgres.reseals import Reseals, erasure_digest, read_reseals
+from breaker_store.postgres.sealed_batches import StoredBatch, read_batches
 from breaker_store.postgres.snapshots import snapshot
 from breaker_store.runtime.journal import Journal
 
@@ -80,7 +68,7 @@ WHERE earliest <= span.last AND latest >= span.first
 """
 
 _ERASE: Final = """
-SELECT erase_person($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+SELECT erase_person($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 """
 _CHANGED: Final = "BS002"
 
@@ -119,26 +107,20 @@ class _Sealed(NamedTuple):
 
 @dataclass(slots=True)
 class _Found:
-    """A user's events, and their batches as they are to be.
-
-    Attributes:
-        details: of each event: of a transition its details without texts, as JSON; None of an outcome.
-
-    """
+    """A user's events, and their batches as they are to be."""
 
     user_id: int
     pseudonym: int
-    reseals: dict[tuple[int, int], list[Reseal]]
+    reseals: Reseals
     partitions: Partitions
     ids: list[EventId] = field(default_factory=list)
-    details: list[str | None] = field(default_factory=list)
     sealed: list[_Sealed] = field(default_factory=list)
 
     def take(self, stored: StoredBatch) -> None:
-        if not self._may_have_events(stored):
+        if not self._has_events(stored):
             return
-        batch = as_sealed(stored, self.reseals.get((stored.writer_id, stored.batch_no), ()))
-        if stored.seal is not None and batch is None and not self.partitions.lacks_some_of(stored):
+        batch = as_sealed(stored, self.reseals.of(stored.writer_id, stored.batch_no))
+        if stored.seal is not None and batch is None and not is_dropped(stored, self.partitions):
             raise BrokenRecordError(
                 f"{explain(stored)}: run verify, and find out why, before anybody is erased"
             )
@@ -150,17 +132,20 @@ class _Found:
             after = contents_digest(salt, rows, documents)
             self.sealed.append(_Sealed(batch.writer_id, batch.batch_no, salt, before, after))
 
-    def _may_have_events(self, batch: StoredBatch) -> bool:
-        # Found by its bytes, which may stand for something else as well: then it is sealed again for nothing.
-        is_named = struct.pack(">iq", 8, self.user_id) in batch.rows
-        return is_named or any(document["user_id"] == self.user_id for document in batch.documents)
+    def _has_events(self, batch: StoredBatch) -> bool:
+        if any(document["user_id"] == self.user_id for document in batch.documents):
+            return True
+        # The bytes are found quickly, and may stand for something else as well. Batches without events of the user may
+        # lack rows here: they may begin or end on days that are not read.
+        return struct.pack(">iq", 8, self.user_id) in batch.rows and any(
+            row.user_id == self.user_id for row in split_rows(batch.rows)
+        )
 
     def _erase_rows(self, batch: StoredBatch) -> bytes:
         parts = []
         for row in split_rows(batch.rows):
             if row.user_id == self.user_id:
                 self.ids.append(EventId(row.writer_id, row.writer_seq))
-                self.details.append(None)
                 parts.append(row.erased(self.pseudonym))
             else:
                 parts.append(row.data)
@@ -169,10 +154,8 @@ class _Found:
     def _erase_document(self, writer_id: int, document: dict[str, Any]) -> dict[str, Any]:
         if document["user_id"] != self.user_id:
             return document
-        erased = erased_document(document, self.pseudonym)
         self.ids.append(EventId(writer_id, document["seq"]))
-        self.details.append(canonical(erased["details"]))
-        return erased
+        return erased_document(document, self.pseudonym)
 
 
 async def erase(
@@ -282,7 +265,6 @@ async def _call(connection: Connection, found: _Found, transition: Transition) -
         found.pseudonym,
         [event_id.writer_id for event_id in found.ids],
         [event_id.writer_seq for event_id in found.ids],
-        found.details,
         [each.writer_id for each in found.sealed],
         [each.batch_no for each in found.sealed],
         [each.salt for each in found.sealed],

@@ -35,6 +35,12 @@ TIME_LIMITS = {"lock_timeout": "5s", "statement_timeout": "300s"}
 
 LOCK = "1651665779, 1"  # "brks", and the first of our locks
 
+# Who owns the log, where that is somebody else whose role the session may take.
+OWNER = """
+SELECT pg_get_userbyid(relowner) FROM pg_class
+WHERE oid = to_regclass('breaker_events') AND pg_get_userbyid(relowner) <> current_user AND pg_has_role(relowner, 'MEMBER')
+"""
+
 # Without it, reflection warns of a type that it doesn't know.
 ischema_names["xid8"] = TransactionId
 
@@ -74,7 +80,7 @@ def migrate(connection: Connection) -> None:
     if connection.in_transaction():
         raise RuntimeError("migrations need a connection that is outside a transaction")
     wait_seconds: float = context.config.attributes.get("lock_wait_seconds", LOCK_WAIT_SECONDS)
-    with time_limits(connection), migrating_alone(connection, wait_seconds):
+    with time_limits(connection), migrating_alone(connection, wait_seconds), in_owners_place(connection):
         partitions = read_partitions(connection)
         context.configure(
             connection=connection,
@@ -113,6 +119,26 @@ def set_in_session(connection: Connection, settings: Mapping[str, str | None]) -
     for name, value in settings.items():
         connection.execute(statement, {"name": name, "value": value})
     connection.commit()
+
+
+@contextmanager
+def in_owners_place(connection: Connection) -> Iterator[None]:
+    """Act as the owner of the log, if a superuser or a member of the owner migrates it.
+
+    Else what is made from now on were another's; and the triggers let nobody but the owner fill in what is new.
+    """
+    owner = ask(connection, OWNER)
+    if owner is None:
+        yield
+        return
+    before = {"role": connection.scalar(text("SHOW role"))}
+    set_in_session(connection, {"role": str(owner)})
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            connection.rollback()
+            set_in_session(connection, before)
 
 
 @contextmanager

@@ -12,10 +12,15 @@ from breaker_store import BreakerStore, CircuitState, Policy
 from breaker_store.erasure import BrokenRecordError, erase
 from breaker_store.errors import UnknownBreakerError
 from breaker_store.integrations.opentelemetry import instrument
+from breaker_store.postgres.event_log import PostgresEventLog
+from breaker_store.postgres.partitions import DAY_US
 from breaker_store.postgres.verification import verify
+from tests.conftest import Connect
 from tests.postgres.conftest import store  # noqa: F401 - a fixture
+from tests.postgres.histories import START
 from tests.postgres.living import Ear, fail, ok, trip
 from tests.postgres.tampering import tamper
+from tests.postgres.test_codec import log, make_batch  # noqa: F401 - a fixture
 
 USER, OTHER = 7_100_200_300, 7_100_200_301
 SECRET = "no chat with Ada Lovelace"  # noqa: S105 - a text about a person
@@ -177,9 +182,105 @@ async def test_the_breaker_of_who_was_erased_begins_anew_where_it_runs(
     assert (await verify(database_url)).findings == ()
 
 
+async def test_texts_beside_the_log_go_as_well(
+    store: BreakerStore,  # noqa: F811
+    owner: asyncpg.Connection,
+    maintenance_url: str,
+) -> None:
+    await live(store)
+    for user_ids, text in (((USER,), SECRET), ((USER, OTHER), "all of them")):
+        number = await owner.fetchval(
+            "INSERT INTO staged_resets (per_second, total, filter, reason)"
+            " VALUES (1, 2, jsonb_build_object('error', $1::text), $1) RETURNING id",
+            text,
+        )
+        await owner.execute(
+            "INSERT INTO staged_reset_breakers (staged_reset_id, user_id, version) SELECT $1, unnest($2::bigint[]), 1",
+            number,
+            user_ids,
+        )
+    await owner.execute("UPDATE recorders SET last_error = $1", f"{SECRET} {USER}")
+    await erase(maintenance_url, USER)
+    after = await stored_texts(owner)
+    assert (SECRET in after, str(USER) in after) == (False, False)
+    assert after.count("all of them") == 2
+
+
+async def test_a_longer_batch_of_others_is_not_taken_for_a_broken_one(
+    log: PostgresEventLog,  # noqa: F811
+    maintenance_url: str,
+) -> None:
+    """It begins before the days that are read, and has the user's number, but as a duration."""
+    rest = (0, 0, 1, 0, None, None, None, None, None, None, None)
+    long = [(START - days * DAY_US, OTHER, 1, 5, *rest) for days in (3, 2, 1)]
+    for rows in (long, [(START, 5, 1, 7, *rest)]):
+        await log.append(log.seal(make_batch(rows, [])))
+    assert (await erase(maintenance_url, 5)).batches == 1
+
+
+async def test_a_process_that_runs_on_forgets_who_was_erased_and_never_tripped(
+    store: BreakerStore,  # noqa: F811
+    owner: asyncpg.Connection,
+    database_url: str,
+    maintenance_url: str,
+) -> None:
+    breaker, other = (store.registry.get_breaker(user_id) for user_id in (USER, OTHER))
+    await fail(breaker, error=SECRET)
+    await fail(other)
+    await store.flush()
+    ear = Ear(store.registry)
+    await erase(maintenance_url, USER)
+    await ear.wait_for(lambda _, transition: transition.kind.label == "erased")
+    assert (breaker.state.failures, other.state.failure_count) == ((), 1)
+    await trip(breaker)
+    await store.flush()
+    assert SECRET not in await stored_texts(owner)
+    assert (await verify(database_url)).findings == ()
+
+
 async def test_nobody_is_erased_of_whom_nothing_is_stored(maintenance_url: str) -> None:
     with pytest.raises(UnknownBreakerError):
         await erase(maintenance_url, USER)
+
+
+ERASE = """
+SELECT erase_person(
+    {user}, {pseudonym}, array_agg(event.writer_id), array_agg(event.writer_seq), array_agg(batch.writer_id),
+    array_agg(batch.batch_no), '{{0123456789abcdef}}', array_agg(batch.digest), array_agg(batch.digest),
+    77, 1, 2::smallint, 2::smallint, sha256(''), now(), '{change}', sha256('') || substr(sha256(''), 17)
+)
+FROM breaker_outcomes AS event, writer_batches AS batch
+WHERE event.user_id = {user} AND batch.batch_no = {batch_no}
+"""
+ERASED, RESET = (
+    f'{{"changes": [{{"kind": {kind}, "user_id": -4611686018427387905, "seq": 1}}]}}' for kind in (19, 13)
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "batch_no", "said"),
+    [
+        (RESET, 1, "no erasure"),
+        (ERASED, 1, "is not as it was sealed"),
+        (ERASED, 2, "has nothing of this user"),
+    ],
+)
+async def test_whoever_may_erase_can_do_nothing_else_by_it(
+    store: BreakerStore,  # noqa: F811
+    connect: Connect,
+    maintenance_url: str,
+    change: str,
+    batch_no: int,
+    said: str,
+) -> None:
+    for user_id in (USER, OTHER):
+        await store.registry.get_breaker(user_id).call(ok)
+        await store.flush()
+    maintenance = await connect(maintenance_url)
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=said):
+        await maintenance.execute(
+            ERASE.format(user=USER, pseudonym=-(2**62) - 1, change=change, batch_no=batch_no)
+        )
 
 
 async def test_a_row_of_the_log_can_be_changed_in_no_other_way(

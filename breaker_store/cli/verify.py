@@ -16,7 +16,7 @@ from breaker_store.core.wording import counted
 from breaker_store.settings import Location
 
 if TYPE_CHECKING:
-    from breaker_store.postgres.chain_checks import Head
+    from breaker_store.postgres.heads import Head
     from breaker_store.postgres.verification import Verification
 
 
@@ -55,7 +55,7 @@ def verify_log(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     Exits with 1 if anything is wrong; the first places are named.
     """
-    from breaker_store.postgres.chain_checks import Head  # noqa: PLC0415 - slow to import
+    from breaker_store.postgres.heads import Head  # noqa: PLC0415 - slow to import
 
     try:
         expected = None if head is None else Head.read(head)
@@ -68,7 +68,7 @@ def verify_log(  # noqa: PLR0913, PLR0917 - one parameter for each option
     else:
         found = run(_verify(locate(database_url, data_dir), expected))
     if as_json:
-        typer.echo(json.dumps(asdict(found) | {"head": str(found.head)}))
+        typer.echo(json.dumps(asdict(found) | {"head": str(found.head)}, default=str))
     else:
         _show(found, expected)
     if found.problems:
@@ -108,7 +108,7 @@ def _show(found: Verification, expected: Head | None) -> None:
     )
     for count, what in (
         (batches.old_batches, "of an earlier version: not covered but for their order"),
-        (batches.dropped_batches, "without all their outcomes: days were dropped"),
+        (batches.dropped_batches, f"without all their outcomes: these are kept from {found.kept_from} on"),
         (batches.resealed_batches, "sealed again when somebody was erased"),
     ):
         if count:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,64 +18,14 @@ from breaker_store.postgres.codec import (
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.copied_rows import CopiedRow, sorted_rows, split_rows
 from breaker_store.postgres.findings import Findings
-from breaker_store.postgres.sealed_batches import (
-    Day,
-    Partitions,
-    StoredBatch,
-    list_days,
-    partitions_of,
-    read_batches,
-)
-
-_LEDGER_BREAKS: Final = """
-SELECT writer_id, batch_no, last_batch_no, previous_digest IS DISTINCT FROM last_digest AS is_other_digest
-FROM (
-    SELECT
-        writer_id, batch_no, first_seq, previous_digest,
-        lag(batch_no) OVER chain AS last_batch_no, lag(digest) OVER chain AS last_digest,
-        lag(last_seq) OVER chain AS previous_last_seq
-    FROM writer_batches
-    WINDOW chain AS (PARTITION BY writer_id ORDER BY batch_no)
-) AS batch
-WHERE batch_no <> coalesce(last_batch_no, 0) + 1
-    OR previous_digest IS DISTINCT FROM last_digest
-    OR first_seq <= coalesce(previous_last_seq, 0)
-ORDER BY writer_id, batch_no
-"""
-
-_STRAYS: Final = """
-SELECT writer_id, writer_seq
-FROM breaker_transitions AS transition
-WHERE NOT EXISTS (
-    SELECT FROM writer_batches AS batch
-    WHERE batch.writer_id = transition.writer_id AND writer_seq BETWEEN first_seq AND last_seq
-)
-ORDER BY writer_id, writer_seq
-"""
+from breaker_store.postgres.ledger_checks import check_ledger
+from breaker_store.postgres.outcome_days import Day, Partitions, check_partitions, list_days, partitions_of
+from breaker_store.postgres.reseals import Reseal, Reseals, check_reseals, read_reseals
+from breaker_store.postgres.sealed_batches import StoredBatch, read_batches
 
 _EVENTS: Final = "SELECT coalesce(sum(event_count), 0)::bigint FROM writer_batches"
 
-_RESEALED: Final = "SELECT writer_id, batch_no, digest_before, digest_after FROM resealed_batches"
-
-_ERASURES: Final = """
-SELECT
-    erasure_writer_id, erasure_writer_seq, details ->> 'erasure_digest' AS told,
-    encode(
-        sha256(string_agg(
-            int8send(resealed.writer_id) || int8send(batch_no) || digest_before || digest_after, ''::bytea
-            ORDER BY resealed.writer_id, batch_no
-        )),
-        'hex'
-    ) AS found
-FROM resealed_batches AS resealed
-LEFT JOIN breaker_transitions AS erasure
-    ON erasure.writer_id = erasure_writer_id AND erasure.writer_seq = erasure_writer_seq AND position IS NOT NULL
-GROUP BY erasure_writer_id, erasure_writer_seq, details
-"""
-
 _UNSEALED_FORMAT: Final = 1
-
-Reseal = tuple[bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -103,59 +51,39 @@ async def check_batches(
     connection: Connection, findings: Findings, on_progress: Callable[[int, int | None], None]
 ) -> BatchReport:
     """Check the ledger, and every event against it, within the caller's snapshot."""
-    for row in await connection.fetch(_LEDGER_BREAKS):
-        findings.add(ledger_break(row["writer_id"], row["batch_no"], row["last_batch_no"]))
-    for row in await connection.fetch(_ERASURES):
-        if row["told"] != row["found"]:
-            event = EventId(row["erasure_writer_id"], row["erasure_writer_seq"])
-            findings.add(
-                f"batches were sealed again by an erasure, {event}, that tells of others or is not in the log"
-            )
-    for row in await connection.fetch(_STRAYS):
-        findings.add(f"transition {EventId(*row)} belongs to no batch of the ledger")
+    await check_ledger(connection, findings)
+    await check_partitions(connection, findings)
+    reseals = await read_reseals(connection)
+    await check_reseals(connection, findings, reseals)
     total = await connection.fetchval(_EVENTS)
     days = await list_days(connection)
-    check = _BatchCheck(
-        findings, await read_reseals(connection), partitions_of(days), lambda done: on_progress(done, total)
-    )
+    check = BatchCheck(findings, reseals, partitions_of(days), lambda done: on_progress(done, total))
     await read_batches(connection, days, check.take, check.take_left_over)
     return check.report
 
 
-async def read_reseals(connection: Connection) -> dict[tuple[int, int], list[Reseal]]:
-    """Give what erasures did to batches, by writer and number."""
-    resealed: dict[tuple[int, int], list[Reseal]] = defaultdict(list)
-    for writer_id, batch_no, before, after in await connection.fetch(_RESEALED):
-        resealed[writer_id, batch_no].append((before, after))
-    return resealed
+class BatchCheck:
+    """Compares batches with what they were sealed as, one after the other.
 
+    Attributes:
+        report: what was checked so far.
 
-def ledger_break(writer_id: int, batch_no: int, last_batch_no: int | None) -> str:
-    """Say of a batch that it does not follow the one before it in the ledger, None if there is none."""
-    if batch_no != (last_batch_no or 0) + 1:
-        return f"the ledger has no batch {(last_batch_no or 0) + 1} of writer {writer_id}, but later ones"
-    return f"batch {batch_no} of writer {writer_id} does not follow the one before it in the ledger"
+    """
 
-
-class _BatchCheck:
     def __init__(
-        self,
-        findings: Findings,
-        resealed: dict[tuple[int, int], list[Reseal]],
-        partitions: Partitions,
-        on_done: Callable[[int], None],
+        self, findings: Findings, reseals: Reseals, partitions: Partitions, on_done: Callable[[int], None]
     ) -> None:
         self._findings = findings
-        self._resealed = resealed
+        self._reseals = reseals
         self._partitions = partitions
         self._on_done = on_done
         self.report = BatchReport()
 
     def take(self, batch: StoredBatch) -> None:
-        report = self.report
+        report, reseals = self.report, self._reseals.of(batch.writer_id, batch.batch_no)
         report.batches += 1
         report.events += batch.event_count
-        report.resealed_batches += (batch.writer_id, batch.batch_no) in self._resealed
+        report.resealed_batches += bool(reseals)
         if report.batches % 256 == 0:
             self._on_done(report.events)
         if batch.format == _UNSEALED_FORMAT:
@@ -164,11 +92,12 @@ class _BatchCheck:
             self._findings.add(
                 f"batch {batch.batch_no} of writer {batch.writer_id} has a format that is not known"
             )
-        elif as_sealed(batch, self._resealed.get((batch.writer_id, batch.batch_no), ())) is None:
-            if self._partitions.lacks_some_of(batch):
-                report.dropped_batches += 1
-            else:
-                self._findings.add(explain(batch))
+        elif as_sealed(batch, reseals) is not None:
+            return
+        elif is_dropped(batch, self._partitions):
+            report.dropped_batches += 1
+        else:
+            self._findings.add(explain(batch))
 
     def take_left_over(self, day: Day, rows: bytes) -> None:
         for row in split_rows(rows):
@@ -214,17 +143,9 @@ def _digest_of(batch: StoredBatch, contents: bytes) -> bytes:
     return batch_digest(batch.head, batch.previous_digest, batch.seal or b"", contents)
 
 
-def erasure_digest(reseals: Iterable[tuple[int, int, bytes, bytes]]) -> str:
-    """Give what the event of an erasure says of the batches (writer, number, digest before, after) it sealed again."""
-    digest = hashlib.sha256()
-    for writer_id, batch_no, before, after in sorted(reseals):
-        digest.update(
-            writer_id.to_bytes(8, "big", signed=True)
-            + batch_no.to_bytes(8, "big", signed=True)
-            + before
-            + after
-        )
-    return digest.hexdigest()
+def is_dropped(batch: StoredBatch, partitions: Partitions) -> bool:
+    """Tell whether outcomes of a batch may be gone with days that were dropped."""
+    return batch.has_outcomes and partitions.lacks_some(batch.earliest_day, batch.latest_day)
 
 
 def explain(batch: StoredBatch) -> str:

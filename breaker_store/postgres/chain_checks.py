@@ -1,24 +1,20 @@
-"""The check that transitions are those that were stored, in their order, without a gap; and the head of all.
+"""The check that transitions are those that were stored, in their order, without a gap.
 
 The links are worked out here, from the bytes of what is stored: a function in the database could be another one.
-
-The head names a state of the record: the position and the link of the last transition, and the digests of all batches
-that were complete when it was taken. Kept elsewhere, it tells later whether the record was made anew as a whole, which
-nothing within the database can.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import date
-from typing import Final, Self
+from typing import Final
 
 from breaker_store.core.events import EventId
+from breaker_store.postgres.codec import UNUSED_BY_TRANSITIONS
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.findings import Findings
+from breaker_store.postgres.heads import Head, read_head
 
 GENESIS: Final = bytes(32)
 _ROWS_AT_ONCE: Final = 2_000
@@ -44,6 +40,15 @@ LINK_COLUMNS: Final = """
 
 _CHAIN: Final = f"SELECT {LINK_COLUMNS} FROM breaker_transitions WHERE position IS NOT NULL ORDER BY position"
 
+# In no digest: what is in them was put in later. One that lost is no link.
+_UNUSED: Final = f"""
+SELECT writer_id, writer_seq FROM breaker_transitions
+WHERE num_nonnulls({", ".join(UNUSED_BY_TRANSITIONS)}) > 0
+    OR (position IS NULL AND num_nonnulls(chain, salt, private_digest) > 0)
+ORDER BY writer_id, writer_seq
+"""
+
+# What a writer told to be missing may be a cause, unless it is a number of a batch that has all of its own.
 _MISSING_CAUSES: Final = """
 WITH cause AS MATERIALIZED (
     SELECT
@@ -63,55 +68,16 @@ LEFT JOIN breaker_outcomes AS outcome
 WHERE outcome.writer_id IS NULL
     AND cause.writer_seq > 0
     AND (cause.at AT TIME ZONE 'UTC')::date = ANY ($1::date[])
-    AND NOT EXISTS (SELECT FROM log_gaps WHERE log_gaps.writer_id = cause.writer_id)
+    AND (
+        NOT EXISTS (SELECT FROM log_gaps WHERE log_gaps.writer_id = cause.writer_id AND failures + unknown > 0)
+        OR EXISTS (
+            SELECT FROM writer_batches AS batch
+            WHERE batch.writer_id = cause.writer_id AND cause.writer_seq BETWEEN first_seq AND last_seq
+                AND event_count = last_seq - first_seq + 1
+        )
+    )
 ORDER BY cause.position
 """
-
-_SNAPSHOT_ENDS: Final = """
-SELECT
-    pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-"""
-_LEDGER: Final = """
-SELECT writer_id, batch_no, first_seq, last_seq, event_count, format, digest FROM writer_batches
-WHERE xid < '{}'::xid8 AND recorded_at < to_timestamp({}::numeric / 1000000)
-ORDER BY writer_id, batch_no
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A state of the record.
-
-    Attributes:
-        position: of the last transition.
-        xid, at_us: which batches belong to it: of transactions before this one, and recorded before this time. In a
-            copy that was restored elsewhere, transactions are numbered anew.
-        digest: of the last link and of the batches' digests.
-
-    """
-
-    position: int
-    xid: int
-    at_us: int
-    digest: str
-
-    def __str__(self) -> str:
-        return f"{self.position}-{self.xid}-{self.at_us}-{self.digest}"
-
-    @classmethod
-    def read(cls, text: str) -> Self:
-        """Read what `str` gave.
-
-        Raises:
-            ValueError: it is none.
-
-        """
-        match = re.fullmatch(r"(\d{1,18})-(\d{1,18})-(\d{1,18})-([0-9a-f]{64})", text.strip(), re.ASCII)
-        if match is None:
-            raise ValueError("a head is written as three numbers and 64 hexadecimal digits, joined by -")
-        position, xid, at_us, digest = match.groups()
-        return cls(int(position), int(xid), int(at_us), digest)
 
 
 def link(previous: bytes, position: int, countable: bytes, private_digest: bytes) -> bytes:
@@ -154,10 +120,9 @@ class ChainCheck:
 
 
 async def check_chain(
-    connection: Connection, findings: Findings, expected: Head | None, on_done: Callable[[int], None]
-) -> ChainCheck:
+    connection: Connection, findings: Findings, check: ChainCheck, on_done: Callable[[int], None]
+) -> None:
     """Follow the chain, within the caller's snapshot."""
-    check = ChainCheck(findings, expected)
     async for row in connection.cursor(_CHAIN, prefetch=_ROWS_AT_ONCE):
         position, writer_id, writer_seq, stored, private_digest, countable, private, _ = row
         if private is not None:
@@ -169,12 +134,13 @@ async def check_chain(
         check.take(position, EventId(writer_id, writer_seq), stored, found)
         if position % _ROWS_AT_ONCE == 0:
             on_done(position)
+    for row in await connection.fetch(_UNUSED):
+        findings.add(f"transition {EventId(*row)} has something in a column that no transition uses")
     last, chain = await connection.fetchrow("SELECT last, chain FROM log_position")
     if (last, chain) != (check.position, check.link):
         findings.add(
             f"the log's position says {last}, and the last transition is at {check.position}, or has another link"
         )
-    return check
 
 
 async def check_causes(connection: Connection, findings: Findings, days: Iterable[date]) -> None:
@@ -183,26 +149,11 @@ async def check_causes(connection: Connection, findings: Findings, days: Iterabl
         findings.add(f"{row['id']}, a cause of the transition at position {row['position']}, is missing")
 
 
-async def take_head(connection: Connection, check: ChainCheck) -> Head:
-    xid, at_us = await connection.fetchrow(_SNAPSHOT_ENDS)
-    return await _head(connection, check.position, xid, at_us, check.link)
-
-
 async def compare_head(connection: Connection, findings: Findings, check: ChainCheck, expected: Head) -> None:
     """Tell whether the record goes on from the one that the head was taken of."""
     if check.link_at_head is None:
         findings.add(f"the head is of position {expected.position}, and the log ends at {check.position}")
         return
-    found = await _head(connection, expected.position, expected.xid, expected.at_us, check.link_at_head)
+    found = await read_head(connection, expected.position, check.link_at_head, expected.moment)
     if found != expected:
         findings.add(f"what is stored up to position {expected.position} is not what the head was taken of")
-
-
-async def _head(connection: Connection, position: int, xid: int, at_us: int, chain: bytes) -> Head:
-    digest = hashlib.sha256(chain)
-
-    async def take(data: bytes) -> None:
-        digest.update(data)
-
-    await connection.copy_from_query(_LEDGER.format(xid, at_us), output=take, format="binary")
-    return Head(position, xid, at_us, digest.hexdigest())

@@ -14,8 +14,8 @@ The ledger keeps the salt and the digest of what is countable. All else can be r
 ledger proves that it is what was sent. When a person is erased, the salt of a batch is forgotten with their texts: the
 digest of the old contents then tells nothing of them, and what is countable stays proven as it was.
 
-What a batch says to be missing (its gaps) is stored with it and not covered: a batch that is sent again must bring the
-same gaps.
+What a batch says to be missing (its gaps) is stored with it and not covered but by a head of the record: a batch that is
+sent again must bring the same gaps.
 """
 
 from __future__ import annotations
@@ -65,6 +65,16 @@ OUTCOME_COLUMNS = (
     "error_message",
     "trace_id",
 )
+
+UNUSED_BY_OUTCOMES = ("position", "version", "details", "details_version", "chain", "salt", "private_digest")
+"""The columns that only transitions use."""
+
+UNUSED_BY_TRANSITIONS = tuple(
+    column
+    for column in OUTCOME_COLUMNS
+    if column not in {"occurred_at", "writer_id", "writer_seq", "generation", "era", "kind", "user_id"}
+)
+"""The columns that only outcomes use."""
 
 PRIVATE_DETAILS = ("reason", "last_failure", "causes", "suspension")
 """What of a transition's details has texts about a person in it, and goes when they are erased."""
@@ -432,6 +442,17 @@ def iso(time_us: int | None) -> str | None:
     if time_us is None:
         return None
     return to_datetime(time_us).isoformat(timespec="microseconds")
+
+
+def iso_sql(column: str) -> str:
+    """Give the SQL that writes a column's time in the same way."""
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+
+
+def microseconds_sql(column: str) -> str:
+    """Give the SQL for a column's time in Unix microseconds; one that no day of the log has is the nearest that one has."""
+    bounded = f"least(greatest({column}, '1970-01-01 00:00+00'), '2199-12-31 23:59:59.999999+00')"
+    return f"(extract(epoch FROM {bounded}) * 1000000)::bigint"
 
 
 def to_datetime(time_us: int) -> datetime:

@@ -12,48 +12,39 @@ import sqlite3
 import struct
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 from uuid import UUID
 
 from breaker_store.core.events import FIRST_TRANSITION_KIND, EventId, Kind, Verdict
 from breaker_store.errors import BreakerStoreError
 from breaker_store.ports import OutcomeRow
-from breaker_store.postgres.batch_checks import (
-    BatchReport,
-    Reseal,
-    as_sealed,
-    erasure_digest,
-    explain,
-    ledger_break,
-)
-from breaker_store.postgres.chain_checks import ChainCheck, Head, link
-from breaker_store.postgres.codec import (
-    FORMAT,
-    POSTGRES_EPOCH_US,
-    PRIVATE_DETAILS,
-    encode_row,
-    iso,
-    microseconds,
-)
+from breaker_store.postgres.batch_checks import BatchCheck, BatchReport
+from breaker_store.postgres.chain_checks import ChainCheck, link
+from breaker_store.postgres.codec import POSTGRES_EPOCH_US, PRIVATE_DETAILS, encode_row, iso, microseconds
 from breaker_store.postgres.findings import Findings
+from breaker_store.postgres.gap_checks import gap_break
+from breaker_store.postgres.heads import Head, Moment, head_of_proof
+from breaker_store.postgres.ledger_checks import LedgerCheck
+from breaker_store.postgres.outcome_days import Partitions
+from breaker_store.postgres.reseals import Reseals
 from breaker_store.postgres.sealed_batches import StoredBatch
 from breaker_store.postgres.verification import Verification
 
 _KINDS: Final = {kind.label: int(kind) for kind in Kind}
 _VERDICTS: Final = {verdict.name.lower(): int(verdict) for verdict in Verdict}
 
-_COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_TRAILER: Final = b"\xff\xff"
-_LEDGER_ROW: Final = struct.Struct(">hiqiqiqiqiiihi").pack
 _COUNTABLE: Final = struct.Struct(">qqqiiihh")
 
 _TABLE: Final = """
 CREATE TABLE event (writer_id INTEGER, writer_seq INTEGER, is_transition INTEGER, stored BLOB);
 """
 _SAMPLES_AT_ONCE: Final = 10_000
+
+Lines: TypeAlias = list[dict[str, Any]]
+"""Of a proof."""
 
 
 class UnreadableExportError(BreakerStoreError):
@@ -76,6 +67,8 @@ def verify_export(
         events = sqlite3.connect(Path(folder, "events"), isolation_level=None)
         try:
             return _Check(events, expected, on_progress).run(export, proof)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnreadableExportError("a line of the proof is none, or not a whole one") from error
         finally:
             events.close()
 
@@ -92,36 +85,29 @@ class _Check:
         self._on_progress = on_progress
         self._findings = Findings()
         self._chain = ChainCheck(self._findings, expected)
-        self._report = BatchReport()
-        self._reseals: dict[tuple[int, int], list[Reseal]] = defaultdict(list)
-        self._first_day: date | None = None
         self._users: set[int] = set()
         self._matched = 0
 
     def run(self, export: BinaryIO, proof: BinaryIO) -> Verification:
         count = self._load(export)
-        lines = list(_read_lines(proof, "the proof"))
-        batches = [line for line in lines if line.get("proof") == "batch"]
-        self._take_reseals([line for line in lines if line.get("proof") == "reseal"])
-        self._follow_ledger(batches)
-        for number, line in enumerate(batches):
-            self._take_batch(line)
-            self._on_progress("batches", number + 1, len(batches))
+        lines = _read_proof(proof)
+        moment, partitions = _read_moment(lines["moment"])
+        batches, gaps = lines["batch"], lines["gap"]
+        ledger = LedgerCheck(self._findings)
+        for batch in batches:
+            ledger.take(batch)
+        self._check_gaps(batches, gaps)
+        report = self._check_batches(batches, self._read_reseals(lines["reseal"]), partitions)
         if count != self._matched:
             self._findings.add(f"the export has {count:,} events, and its batches {self._matched:,}")
-        for line in lines:
-            if line.get("proof") == "link":
-                self._take_link(line)
-        head = _head(self._chain.position, self._chain.link, batches, None)
+        for line in lines["link"]:
+            self._take_link(line)
         if self._expected is not None:
-            self._compare(self._expected, batches)
+            self._compare(self._expected, batches, gaps)
+        head = head_of_proof(self._chain.position, self._chain.link, moment, batches, gaps)
+        found, kept_from = self._findings, partitions.horizon
         return Verification(
-            self._report,
-            self._chain.position,
-            len(self._users),
-            head,
-            self._findings.count,
-            tuple(self._findings.texts),
+            report, self._chain.position, len(self._users), kept_from, head, found.count, tuple(found.texts)
         )
 
     def _load(self, export: BinaryIO) -> int:
@@ -143,57 +129,41 @@ class _Check:
             kind = _number(line["kind"], _KINDS)
             if kind >= FIRST_TRANSITION_KIND:
                 return *event_id, True, json.dumps(_document(line, event_id, kind)).encode()
-            at = _time(line["at"])
-            self._first_day = min(filter(None, (self._first_day, datetime.fromisoformat(line["at"]).date())))
-            row = _outcome_row(line, event_id, kind, at)
+            row = _outcome_row(line, event_id, kind, _time(line["at"]))
             return *event_id, False, b"".join(encode_row(event_id.writer_id, row))
         except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
             raise UnreadableExportError("a line of the export is no event, or not a whole one") from error
 
-    def _take_reseals(self, lines: list[dict[str, Any]]) -> None:
-        told: dict[EventId, list[tuple[int, int, bytes, bytes]]] = defaultdict(list)
+    def _read_reseals(self, lines: Lines) -> Reseals:
+        reseals = Reseals()
         for line in lines:
-            seals = bytes.fromhex(line["digest_before"]), bytes.fromhex(line["digest_after"])
-            self._reseals[line["writer_id"], line["batch_no"]].append(seals)
             erasure = EventId(line["erasure_writer_id"], line["erasure_writer_seq"])
-            told[erasure].append((line["writer_id"], line["batch_no"], *seals))
-        for erasure, reseals in told.items():
-            documents = [
-                json.loads(data)
-                for data in self._read(erasure.writer_id, *[erasure.writer_seq] * 2, transitions=True)
-            ]
-            if [each["details"].get("erasure_digest") for each in documents] != [erasure_digest(reseals)]:
-                self._findings.add(
-                    f"batches were sealed again by an erasure, {erasure}, that tells of others"
-                )
+            seals = bytes.fromhex(line["digest_before"]), bytes.fromhex(line["digest_after"])
+            reseals.add(line["writer_id"], line["batch_no"], erasure, *seals)
+        reseals.check(self._findings, self._read_told)
+        return reseals
 
-    def _follow_ledger(self, batches: list[dict[str, Any]]) -> None:
-        before: dict[str, Any] = {}
-        for line in batches:
-            last = before if before.get("writer_id") == line["writer_id"] else {}
-            follows = (
-                line["batch_no"] == last.get("batch_no", 0) + 1
-                and line["previous_digest"] == last.get("digest")
-                and line["first_seq"] > last.get("last_seq", 0)
-            )
-            if not follows:
-                self._findings.add(ledger_break(line["writer_id"], line["batch_no"], last.get("batch_no")))
-            before = line
+    def _read_told(self, erasure: EventId) -> str | None:
+        told = [document["details"].get("erasure_digest") for document in self._documents(erasure)]
+        return told[0] if len(told) == 1 else None
 
-    def _take_batch(self, line: dict[str, Any]) -> None:
-        batch = self._batch_of(line)
-        self._report.batches += 1
-        self._report.events += batch.event_count
-        reseals = self._reseals.get((batch.writer_id, batch.batch_no), [])
-        self._report.resealed_batches += bool(reseals)
-        has_outcomes = batch.event_count > len(batch.documents)
-        if batch.format != FORMAT:
-            self._report.old_batches += 1
-        elif as_sealed(batch, reseals) is None:
-            if has_outcomes and (self._first_day is None or batch.earliest_day < self._first_day):
-                self._report.dropped_batches += 1
-            else:
-                self._findings.add(explain(batch))
+    def _check_gaps(self, batches: Lines, gaps: Lines) -> None:
+        numbers: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for gap in gaps:
+            numbers[gap["writer_id"], gap["batch_no"]].append(gap["gap_no"])
+        counts = {(line["writer_id"], line["batch_no"]): line["event_count"] for line in batches}
+        empty = {batch for batch, count in counts.items() if count == 0}
+        for writer_id, batch_no in sorted(numbers.keys() | empty):
+            batch = writer_id, batch_no
+            if text := gap_break(writer_id, batch_no, counts.get(batch), numbers[batch]):
+                self._findings.add(text)
+
+    def _check_batches(self, batches: Lines, reseals: Reseals, partitions: Partitions) -> BatchReport:
+        check = BatchCheck(self._findings, reseals, partitions, lambda _done: None)
+        for number, line in enumerate(batches, start=1):
+            check.take(self._batch_of(line))
+            self._on_progress("batches", number, len(batches))
+        return check.report
 
     def _batch_of(self, line: dict[str, Any]) -> StoredBatch:
         extent = line["writer_id"], line["first_seq"], line["last_seq"]
@@ -224,45 +194,46 @@ class _Check:
         )
         return (row[0] for row in found)
 
+    def _documents(self, event_id: EventId) -> list[dict[str, Any]]:
+        span = event_id.writer_id, event_id.writer_seq, event_id.writer_seq
+        return [json.loads(data) for data in self._read(*span, transitions=True)]
+
     def _take_link(self, line: dict[str, Any]) -> None:
         event_id = EventId(line["writer_id"], line["writer_seq"])
         countable, private = _bytes(line["countable"]), _bytes(line["private"])
-        documents = [
-            json.loads(data)
-            for data in self._read(event_id.writer_id, *[event_id.writer_seq] * 2, transitions=True)
-        ]
         found = None
         if countable is not None and any(
-            _tells(countable, private, event_id, document) for document in documents
+            _tells(countable, private, event_id, document) for document in self._documents(event_id)
         ):
             digest = _bytes(line["private_digest"]) if private is None else hashlib.sha256(private).digest()
             found = None if digest is None else link(self._chain.link, line["position"], countable, digest)
         self._chain.take(line["position"], event_id, _bytes(line["chain"]), found)
 
-    def _compare(self, expected: Head, batches: list[dict[str, Any]]) -> None:
-        if self._chain.link_at_head is None:
+    def _compare(self, expected: Head, batches: Lines, gaps: Lines) -> None:
+        position, link_at_head = expected.position, self._chain.link_at_head
+        if link_at_head is None:
             self._findings.add(
-                f"the head is of position {expected.position}, and the export ends at {self._chain.position}"
+                f"the head is of position {position}, and the export ends at {self._chain.position}"
             )
-        elif _head(expected.position, self._chain.link_at_head, batches, expected) != expected:
+        elif head_of_proof(position, link_at_head, expected.moment, batches, gaps) != expected:
             self._findings.add(
-                f"what is exported up to position {expected.position} is not what the head was taken of"
+                f"what is exported up to position {position} is not what the head was taken of"
             )
 
 
-def _head(position: int, chain: bytes, batches: Iterable[dict[str, Any]], like: Head | None) -> Head:
-    """Give the head as the database would; without one to compare with, it takes in every batch."""
-    every = list(batches)
-    xid = max((int(line["xid"]) + 1 for line in every), default=0) if like is None else like.xid
-    at_us = max((line["recorded_at_us"] + 1 for line in every), default=0) if like is None else like.at_us
-    digest = hashlib.sha256(chain + _COPY_HEADER)
-    for line in every:
-        if int(line["xid"]) < xid and line["recorded_at_us"] < at_us:
-            numbers = (8, line["writer_id"], 8, line["batch_no"], 8, line["first_seq"], 8, line["last_seq"])
-            row = _LEDGER_ROW(7, *numbers, 4, line["event_count"], 2, line["format"], 32)
-            digest.update(row + bytes.fromhex(line["digest"]))
-    digest.update(_COPY_TRAILER)
-    return Head(position, xid, at_us, digest.hexdigest())
+def _read_proof(proof: BinaryIO) -> dict[str, Lines]:
+    lines: dict[str, Lines] = defaultdict(list)
+    for line in _read_lines(proof, "the proof"):
+        lines[str(line.get("proof"))].append(line)
+    return lines
+
+
+def _read_moment(lines: Lines) -> tuple[Moment, Partitions]:
+    if len(lines) != 1:
+        raise UnreadableExportError("the proof does not say of which moment it is")
+    (line,) = lines
+    moment = Moment(line["xid"], line["restored_xid"], line["at_us"])
+    return moment, Partitions(frozenset(map(date.fromisoformat, line["days"])))
 
 
 def _tells(countable: bytes, private: bytes | None, event_id: EventId, document: dict[str, Any]) -> bool:

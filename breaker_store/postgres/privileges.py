@@ -57,6 +57,7 @@ TABLES: Final[dict[str, Grants]] = {
     "resealed_batches": Grants(_READ, _READ),
     "staged_reset_breakers": _KEPT,
     "staged_resets": _KEPT,
+    "unsealed_batches": _APPENDED,
     "webhooks": _OPERATIONAL,
     "writer_batches": _APPENDED,
 }
@@ -67,7 +68,10 @@ FUNCTIONS: Final[dict[str, Grants]] = {
     "chain_transition": _CALLED,
     "ensure_outcome_partitions": _CALLED_BY_BOTH,
     "erase_person": Grants((), ("EXECUTE",)),
+    # What that function calls, it calls as the owner.
+    "erased_details": Grants(),
     "finish_batch": _CALLED,
+    "has_contents": Grants(),
     "is_trip": _CALLED_BY_BOTH,
     "open_batch": _CALLED,
     "private_transition_digest": _CALLED,

@@ -1,49 +1,38 @@
 """What an export needs to be verified without the database: the ledger, the chain, and what erasures did.
 
-One JSON object a line: `batch` lines in the order of writer and number, `reseal` lines, `link` lines in the order of
-positions. Bytes are written in hexadecimal. A link has what its digests are made of: the stored bytes of a transition.
+One JSON object a line: first `moment`, which batches were complete and which days have a partition; `batch` lines in
+the order of writer and number, `gap` lines, `reseal` lines, `link` lines in the order of positions. Bytes are written in
+hexadecimal. A link has what its digests are made of: the stored bytes of a transition.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Final
 
 from breaker_store.postgres.chain_checks import LINK_COLUMNS
 from breaker_store.postgres.connecting import Connection
+from breaker_store.postgres.heads import BATCHES, GAPS, read_moment
+from breaker_store.postgres.outcome_days import list_days, partitions_of
 
-_BATCHES: Final = """
-SELECT row_to_json(line) FROM (
-    SELECT
-        'batch' AS proof, writer_id, batch_no, first_seq, last_seq, event_count, format, xid::text AS xid,
-        (extract(epoch FROM recorded_at) * 1000000)::bigint AS recorded_at_us,
-        (extract(epoch FROM earliest) * 1000000)::bigint AS earliest_us,
-        (extract(epoch FROM latest) * 1000000)::bigint AS latest_us,
-        encode(digest, 'hex') AS digest, encode(previous_digest, 'hex') AS previous_digest, encode(seal, 'hex') AS seal
-    FROM writer_batches
-    ORDER BY writer_id, batch_no
-) AS line
-"""
+_LINE: Final = "SELECT row_to_json(line) FROM ({}) AS line"
 
 _RESEALS: Final = """
-SELECT row_to_json(line) FROM (
-    SELECT
-        'reseal' AS proof, writer_id, batch_no, erasure_writer_id, erasure_writer_seq,
-        encode(digest_before, 'hex') AS digest_before, encode(digest_after, 'hex') AS digest_after
-    FROM resealed_batches
-    ORDER BY writer_id, batch_no
-) AS line
+SELECT
+    'reseal' AS proof, writer_id, batch_no, erasure_writer_id, erasure_writer_seq,
+    encode(digest_before, 'hex') AS digest_before, encode(digest_after, 'hex') AS digest_after
+FROM resealed_batches
+ORDER BY writer_id, batch_no
 """
 
 _LINKS: Final = f"""
-SELECT row_to_json(line) FROM (
-    SELECT
-        'link' AS proof, position, writer_id, writer_seq, encode(chain, 'hex') AS chain,
-        encode(private_digest, 'hex') AS private_digest, encode(countable, 'hex') AS countable,
-        encode(private, 'hex') AS private
-    FROM (SELECT {LINK_COLUMNS} FROM breaker_transitions WHERE position IS NOT NULL) AS link
-    ORDER BY position
-) AS line
+SELECT
+    'link' AS proof, position, writer_id, writer_seq, encode(chain, 'hex') AS chain,
+    encode(private_digest, 'hex') AS private_digest, encode(countable, 'hex') AS countable,
+    encode(private, 'hex') AS private
+FROM (SELECT {LINK_COLUMNS} FROM breaker_transitions WHERE position IS NOT NULL) AS link
+ORDER BY position
 """
 
 # JSON has no control characters: with two of them for quote and delimiter, COPY's CSV is the JSON as it is.
@@ -52,9 +41,13 @@ _AS_LINES: Final = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
 
 async def write_proof(connection: Connection, write: Callable[[bytes], None]) -> None:
     """Write the proof of what the caller's snapshot holds."""
+    moment = await read_moment(connection)
+    days = sorted(partitions_of(await list_days(connection)).days)
+    first = {"proof": "moment", **moment._asdict(), "days": [day.isoformat() for day in days]}
+    write(f"{json.dumps(first)}\n".encode())
 
     async def take(data: bytes) -> None:
         write(data)
 
-    for query in (_BATCHES, _RESEALS, _LINKS):
-        await connection.copy_from_query(query, output=take, **_AS_LINES)
+    for query in (BATCHES, GAPS, _RESEALS, _LINKS):
+        await connection.copy_from_query(_LINE.format(query), output=take, **_AS_LINES)

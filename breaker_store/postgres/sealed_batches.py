@@ -17,11 +17,19 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from typing import Any, Final
 
-from breaker_store.postgres.codec import OUTCOME_COLUMNS, BatchHead, to_datetime
+from breaker_store.postgres.codec import (
+    OUTCOME_COLUMNS,
+    UNUSED_BY_OUTCOMES,
+    BatchHead,
+    iso_sql,
+    microseconds_sql,
+    to_datetime,
+)
 from breaker_store.postgres.connecting import Connection
+from breaker_store.postgres.outcome_days import DAY_LENGTH, Day
 
 HEADER_BYTES: Final = 19
 TRAILER: Final = b"\xff\xff"
@@ -29,27 +37,14 @@ TRAILER: Final = b"\xff\xff"
 # The server may sort a day in memory; half a gigabyte holds some three million events.
 _SORT_IN_MEMORY: Final = "SET LOCAL work_mem = '512MB'"
 
-_DAYS: Final = """
-SELECT (regexp_match(pg_get_expr(relpartbound, inhrelid), 'FROM \\(''([^'']+)'))[1]::timestamptz AS begin
-FROM pg_inherits
-JOIN pg_class ON pg_class.oid = inhrelid
-WHERE inhparent = 'breaker_outcomes'::regclass AND NOT inhdetachpending
-"""
-
-_LEDGER_DAYS: Final = """
-SELECT DISTINCT day
-FROM writer_batches, LATERAL (VALUES (earliest), (latest)) AS bound (at), LATERAL (SELECT (at AT TIME ZONE 'UTC')::date) AS day (day)
-"""
-
 # The mark of a batch has a time of null, which comes after all others, and the batch's number for a duration.
-_ROWS: Final = """
-{rows}
+_ROWS: Final = f"""
+{{rows}}
 SELECT
     NULL::timestamptz, writer_id, last_seq, batch_no, 0, 0, 0::smallint, 0::smallint, NULL::integer, NULL::integer,
-    NULL::smallint, NULL::bigint, '{mark}',
+    NULL::smallint, NULL::bigint, '{{mark}}',
     concat_ws(
-        ' ', first_seq, event_count, format, (extract(epoch FROM earliest) * 1000000)::bigint,
-        (extract(epoch FROM latest) * 1000000)::bigint,
+        ' ', first_seq, event_count, format, {microseconds_sql("earliest")}, {microseconds_sql("latest")},
         encode(digest, 'hex'), coalesce(encode(previous_digest, 'hex'), '-'), coalesce(encode(seal, 'hex'), '-')
     ),
     (
@@ -57,7 +52,7 @@ SELECT
             jsonb_build_object(
                 'user_id', user_id, 'seq', writer_seq, 'kind', kind, 'version', version, 'generation', generation,
                 'era', era, 'details', details,
-                'at', to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+                'at', {iso_sql("occurred_at")}
             ) ORDER BY writer_seq
         )::text
         FROM breaker_transitions
@@ -66,12 +61,16 @@ SELECT
     ),
     NULL::uuid
 FROM writer_batches
-WHERE earliest < '{until}' AND latest >= '{since}'
+WHERE earliest < '{{until}}' AND latest >= '{{since}}'
 """
 _ORDER: Final = "writer_id, writer_seq, occurred_at, duration_us"
+# An outcome with something in another column is none that was sealed: without its kind it fits no digest.
+_SEALED: Final = ", ".join(OUTCOME_COLUMNS).replace(
+    "kind", f"CASE WHEN num_nonnulls({', '.join(UNUSED_BY_OUTCOMES)}) = 0 THEN kind END"
+)
 # By its bounds, not by its name: rights are those of the whole.
 _DAY: Final = f"""
-SELECT {", ".join(OUTCOME_COLUMNS)} FROM breaker_outcomes WHERE occurred_at >= '{{since}}' AND occurred_at < '{{until}}'
+SELECT {_SEALED} FROM breaker_outcomes WHERE occurred_at >= '{{since}}' AND occurred_at < '{{until}}'
 UNION ALL
 """
 
@@ -81,7 +80,6 @@ _BEFORE_MARK: Final = 2 + 4 + 3 * 12 + 2 * 8 + 2 * 6 + 4 * 4 + 4
 _NAME: Final = struct.Struct(">6xiqiqiq").unpack_from
 _LENGTH: Final = struct.Struct(">i").unpack_from
 _PIECE_BYTES: Final = 1 << 18
-_DAY_LENGTH: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +111,10 @@ class StoredBatch:
     is_divided: bool = False
 
     @property
+    def has_outcomes(self) -> bool:
+        return self.event_count > len(self.documents)
+
+    @property
     def head(self) -> BatchHead:
         return BatchHead(
             self.format,
@@ -134,58 +136,8 @@ class StoredBatch:
         return to_datetime(self.latest).date()
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
-    """A UTC day of the log."""
-
-    date: date
-    has_partition: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Partitions:
-    """Which days have a partition.
-
-    Retention drops days from the oldest on, and an import may bring one back that is older than all: so what was
-    dropped lies before the newest days that follow one another without a gap, which begin with `horizon`.
-    """
-
-    days: frozenset[date]
-
-    @property
-    def horizon(self) -> date | None:
-        if not self.days:
-            return None
-        day = max(self.days)
-        while day - _DAY_LENGTH in self.days:
-            day -= _DAY_LENGTH
-        return day
-
-    def lacks_some_of(self, batch: StoredBatch) -> bool:
-        """Tell whether outcomes of a batch may be gone with days that were dropped."""
-        day, horizon = batch.earliest_day, self.horizon
-        if batch.event_count <= len(batch.documents):
-            return False
-        while day <= batch.latest_day and (horizon is None or day < horizon):
-            if day not in self.days:
-                return True
-            day += _DAY_LENGTH
-        return False
-
-
 Take = Callable[[StoredBatch], None]
 TakeLeftOver = Callable[[Day, bytes], None]
-
-
-async def list_days(connection: Connection) -> list[Day]:
-    """List the days that have a partition, or batches, in their order."""
-    made = {row["begin"].date() for row in await connection.fetch(_DAYS) if row["begin"] is not None}
-    named = {row["day"] for row in await connection.fetch(_LEDGER_DAYS)}
-    return [Day(date, date in made) for date in sorted(named | made)]
-
-
-def partitions_of(days: list[Day]) -> Partitions:
-    return Partitions(frozenset(day.date for day in days if day.has_partition))
 
 
 async def read_batches(
@@ -203,7 +155,7 @@ async def read_batches(
 
 
 def _rows_of(day: Day, mark: str) -> str:
-    since, until = day.date.isoformat(), (day.date + _DAY_LENGTH).isoformat()
+    since, until = day.date.isoformat(), (day.date + DAY_LENGTH).isoformat()
     rows = _DAY.format(since=since, until=until) if day.has_partition else ""
     # Named here: where the day has no partition, the mark's expressions have no names to sort by.
     columns = ", ".join(OUTCOME_COLUMNS)

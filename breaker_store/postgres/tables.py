@@ -262,6 +262,14 @@ batches = Table(
     comment="The ledger: every batch of events that is stored, once. Append-only",
 )
 
+unsealed_batches = Table(
+    "unsealed_batches",
+    metadata,
+    Column("writer_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("batch_no", BigInteger, primary_key=True, autoincrement=False),
+    comment="The batches whose contents have no seal, as they were stored. Append-only",
+)
+
 resealed_batches = Table(
     "resealed_batches",
     metadata,

@@ -6,14 +6,23 @@ owns the database made the whole of it anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import date
+from functools import partial
 from typing import TypeAlias
 
+import asyncpg
+
 from breaker_store.postgres.batch_checks import BatchReport, check_batches
-from breaker_store.postgres.chain_checks import Head, check_causes, check_chain, compare_head, take_head
+from breaker_store.postgres.chain_checks import ChainCheck, check_causes, check_chain, compare_head
+from breaker_store.postgres.connecting import Connection, described
 from breaker_store.postgres.findings import Findings
-from breaker_store.postgres.sealed_batches import list_days, partitions_of
+from breaker_store.postgres.gap_checks import check_gaps
+from breaker_store.postgres.heads import Head, read_head, read_moment
+from breaker_store.postgres.outcome_days import list_days, partitions_of
+from breaker_store.postgres.row_checks import check_rows
 from breaker_store.postgres.snapshots import snapshot
 from breaker_store.postgres.state_checks import check_states
 
@@ -27,6 +36,7 @@ class Verification:
 
     Attributes:
         transitions: of the chain, so without those that lost.
+        kept_from: the day from which on outcomes are kept; what lacks earlier ones is not wrong. None if none is kept.
         head: to be kept elsewhere; of a record that is not whole, it names the record as it is.
         problems: how many were found; `findings` has the first ones.
 
@@ -35,6 +45,7 @@ class Verification:
     batches: BatchReport
     transitions: int
     breakers: int
+    kept_from: date | None
     head: Head
     problems: int
     findings: tuple[str, ...]
@@ -52,22 +63,42 @@ async def verify(
 
     """
     findings = Findings()
+    chain, batches = ChainCheck(findings, expected), BatchReport()
     async with snapshot(database_url, "the check") as connection:
-        chain = await check_chain(
-            connection, findings, expected, lambda done: on_progress("transitions", done, None)
-        )
+        looking = partial(_looking, connection, findings)
+        async with looking("transitions"):
+            await check_chain(
+                connection, findings, chain, lambda done: on_progress("transitions", done, None)
+            )
         if expected is not None:
             await compare_head(connection, findings, chain, expected)
-        batches = await check_batches(
-            connection, findings, lambda done, total: on_progress("events", done, total)
-        )
+        async with looking("batches"):
+            batches = await check_batches(
+                connection, findings, lambda done, total: on_progress("events", done, total)
+            )
+        await check_gaps(connection, findings)
         partitions = partitions_of(await list_days(connection))
-        await check_causes(connection, findings, partitions.days)
-        breakers = await check_states(
-            connection,
-            findings,
-            partitions,
-            lambda done, total: on_progress("breakers", done, total),
+        async with looking("causes"):
+            await check_causes(connection, findings, partitions.days)
+        breakers = await check_rows(connection, findings)
+        async with looking("breakers"):
+            await check_states(
+                connection, findings, partitions, lambda done, total: on_progress("breakers", done, total)
+            )
+        head = await read_head(connection, chain.position, chain.link, await read_moment(connection))
+    return Verification(
+        batches, chain.position, breakers, partitions.horizon, head, findings.count, tuple(findings.texts)
+    )
+
+
+@asynccontextmanager
+async def _looking(connection: Connection, findings: Findings, what: str) -> AsyncIterator[None]:
+    """Go on with what comes after a check that met something which no version writes."""
+    await connection.execute("SAVEPOINT looking")
+    try:
+        yield
+    except (asyncpg.DataError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        await connection.execute("ROLLBACK TO SAVEPOINT looking")
+        findings.add(
+            f"not all {what} were checked: something is stored that no version writes ({described(error)})"
         )
-        head = await take_head(connection, chain)
-    return Verification(batches, chain.position, breakers, head, findings.count, tuple(findings.texts))

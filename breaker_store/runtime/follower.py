@@ -125,16 +125,19 @@ class Follower:
             del unconfirmed[fate.user_id]
 
     async def _take_on_stored(self, user_id: int) -> None:
-        while True:
-            try:
-                stored = await self._log.read_breaker(user_id, self._registry.policy)
-                break
-            except StoreError as error:
-                logger.warning("breaker %s lost a transition and can't read what holds: %s", user_id, error)
-                await self._pause(POLL_INTERVAL_SECONDS)
+        stored = await self._read_stored(user_id)
         if stored is not None:
             logger.info("breaker %s takes on the state that another process stored", user_id)
             self._adopt(self._registry.get_breaker(user_id), self.to_live(stored), None)
+
+    async def _read_stored(self, user_id: int) -> StoredBreaker | None:
+        """Read what the log has of a breaker, however long the log is away."""
+        while True:
+            try:
+                return await self._log.read_breaker(user_id, self._registry.policy)
+            except StoreError as error:
+                logger.warning("what the log has of breaker %s can't be read: %s", user_id, error)
+                await self._pause(POLL_INTERVAL_SECONDS)
 
     async def _hear(self, news: StoredTransition) -> None:
         user_id, transition = news.user_id, news.transition
@@ -143,7 +146,7 @@ class Follower:
         if transition.kind is Kind.UNRECOGNIZED:
             logger.error("breaker %s: %s; its place in the chain is taken on", user_id, transition.reason)
         if transition.kind is Kind.ERASED:
-            self._forget(transition)
+            await self._forget(transition)
             self._tell(news)
             return
         breaker = self._registry.get_breaker(user_id)
@@ -161,12 +164,24 @@ class Follower:
         else:  # taken on already, when one of this process lost to it; its listeners have not heard of it
             self._tell(news)
 
-    def _forget(self, erasure: Transition) -> None:
+    async def _forget(self, erasure: Transition) -> None:
         """Let the breaker of whoever was erased begin anew: it is known by what it did last, and by nothing else."""
-        for breaker in self._registry:
-            if erasure.follows is not None and breaker.state.last_transition == erasure.follows:
-                self._adopt(breaker, BreakerState(self._registry.policy), None)
+        for breaker in list(self._registry):
+            last = breaker.state.last_transition
+            if last == erasure.follows and (last is not None or await self._is_unknown(breaker)):
+                self._registry.surroundings.unconfirmed.pop(breaker.user_id or 0, None)
+                breaker.adopt(self._registry.first_state)
                 breaker.stored = False
+
+    async def _is_unknown(self, breaker: CircuitBreaker) -> bool:
+        """Tell whether the log has forgotten a breaker without a transition, of which memory has a text.
+
+        One whose first event is under way is taken for one as well: it then counts from the next on.
+        """
+        if not breaker.stored or breaker.state.last_failure is None or breaker.user_id is None:
+            return False
+        is_unknown = await self._read_stored(breaker.user_id) is None
+        return is_unknown and breaker.state.last_transition is None
 
     def _tell(self, news: StoredTransition) -> None:
         shifted = news.transition.shifted(-self._log.correction_us)

@@ -7,7 +7,7 @@ from pathlib import Path
 from alembic import op
 
 revision = "0013"
-down_revision = "0011"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
@@ -18,6 +18,7 @@ REPLACED = {
     "recount_breakers": "0004_recount_breakers.sql",
     "private_transition_digest": "0009_private_transition_digest.sql",
     "chain_transition": "0009_chain_transition.sql",
+    "erased_details": "0012_erased_details.sql",
 }
 
 COLUMNS = (

@@ -8,7 +8,7 @@ import asyncpg
 
 from breaker_store import Policy
 from breaker_store.postgres.batch_checks import check_batches
-from breaker_store.postgres.chain_checks import check_chain
+from breaker_store.postgres.chain_checks import ChainCheck, check_chain
 from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.state_checks import find_contradictions
 from tests.postgres.stored import contradicting_batches
@@ -60,7 +60,7 @@ async def complaints_about(connection: asyncpg.Connection, policy: Policy) -> li
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         contradictions = [each async for each in find_contradictions(connection, policy)]
         findings = Findings()
-        await check_chain(connection, findings, None, lambda _done: None)
+        await check_chain(connection, findings, ChainCheck(findings, None), lambda _done: None)
         await check_batches(connection, findings, lambda _done, _total: None)
     wrong += findings.texts
     wrong += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from alembic.script import ScriptDirectory
 
 from breaker_store.postgres import migrating
 from breaker_store.postgres.tables import metadata
+from breaker_store.postgres.verification import verify
 
 Connect = Callable[..., Awaitable[asyncpg.Connection]]
 
@@ -189,6 +191,51 @@ async def test_tokens_whose_names_look_alike_are_told_apart_and_the_oldest_keeps
 
     names = await connection.fetchval("SELECT array_agg(name ORDER BY public_id) FROM access_tokens")
     assert names == ["alice", "Alice-000000000001", "ALICE-000000000002", "bob"]
+
+
+A_TRANSITION = """
+INSERT INTO breaker_events (
+    occurred_at, user_id, writer_id, writer_seq, position, generation, era, version, kind, details, details_version
+) VALUES (now(), 1, 1, 1, 1, 1, 1, 1, 10, '{}', 1)
+"""
+
+
+async def test_who_may_act_as_the_owner_migrates_a_log_with_events_in_the_owners_place(
+    empty: asyncpg.Connection, empty_database_url: str
+) -> None:
+    owner = f"breaker_store_test_owner_{os.getpid()}"
+    await empty.execute(f"CREATE ROLE {owner}; GRANT {owner} TO CURRENT_USER")
+    try:
+        await empty.execute(f"GRANT CREATE ON SCHEMA public TO {owner}")
+        separator = "&" if "?" in empty_database_url else "?"
+        await migrating.upgrade(f"{empty_database_url}{separator}role={owner}", "0008")
+        await empty.execute(A_TRANSITION)
+
+        await migrating.upgrade(empty_database_url)
+
+        assert await empty.fetchval("SELECT chain FROM breaker_transitions") is not None
+        assert await empty.fetch(
+            "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        ) == [(owner,)]
+    finally:
+        await empty.execute(f"DROP OWNED BY {owner}; DROP ROLE {owner}")
+
+
+OPEN_BATCH = "SELECT open_batch($1, 1, 1, 1, 1, 1::smallint, 0::smallint, sha256('old'), NULL, now(), now())"
+
+
+async def test_batches_of_an_earlier_version_stay_what_they_were_and_go_on_coming(
+    empty: asyncpg.Connection, empty_database_url: str
+) -> None:
+    """They have no seal: those that were there, and those of a process that goes on meanwhile."""
+    await migrating.upgrade(empty_database_url, "0008")
+    await empty.execute(OPEN_BATCH, 1)
+
+    await migrating.upgrade(empty_database_url)
+    await empty.execute(OPEN_BATCH, 2)
+
+    found = await verify(empty_database_url)
+    assert (found.findings, found.batches.old_batches) == ((), 2)
 
 
 async def test_positions_begin_at_zero_in_one_row(connection: asyncpg.Connection) -> None:

@@ -81,6 +81,11 @@ def first(lines: Lines, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any
     return next(line for line in lines if fits(line))
 
 
+GAP = (
+    "reason", "first_at_us", "last_at_us", "successes", "refusals", "failures", "transitions", "unknown", "xid",
+    "recorded_at_us",
+)  # fmt: skip
+
 TAMPERED: dict[str, Callable[[Lines, Lines], Any]] = {
     "a duration": lambda events, _: first(events, lambda line: line["kind"] == "failure").update(
         duration_us=86_400_000_000
@@ -102,8 +107,16 @@ TAMPERED: dict[str, Callable[[Lines, Lines], Any]] = {
     ),
     "a link": lambda _, proof: first(proof, lambda line: line["proof"] == "link").update(chain="00" * 32),
     "a link taken out": lambda _, proof: proof.remove(first(proof, lambda line: line["proof"] == "link")),
-    "a batch taken out": lambda _, proof: proof.pop(0),
-    "a batch's digest": lambda _, proof: proof[0].update(digest="00" * 32),
+    "a batch taken out": lambda _, proof: proof.remove(first(proof, lambda line: line["proof"] == "batch")),
+    "a batch's digest": lambda _, proof: first(proof, lambda line: line["proof"] == "batch").update(
+        digest="00" * 32
+    ),
+    "a gap put in": lambda _, proof: proof.append(
+        dict.fromkeys(GAP, 0) | {"proof": "gap", "writer_id": 7, "batch_no": 1, "gap_no": 1}
+    ),
+    "the earliest outcomes taken out": lambda events, _: [
+        events.remove(event) for event in list(events) if event["kind"] in {"success", "failure"}
+    ],
     "an erasure's digest": lambda _, proof: first(proof, lambda line: line["proof"] == "reseal").update(
         digest_after="00" * 32
     ),
@@ -128,9 +141,35 @@ async def test_an_export_that_was_made_anew_is_found_with_a_head(
     assert await connection.fetchval("SELECT last FROM log_position") == head.position + 1
 
 
+async def test_its_head_leaves_out_a_batch_that_was_under_way(
+    owner: asyncpg.Connection, database_url: str, store: BreakerStore
+) -> None:
+    async with owner.transaction():
+        await owner.execute(
+            "SELECT open_batch(5, 1, 1, 1, 1, 1::smallint, 0::smallint, sha256('5'), NULL, now(), now())"
+        )
+        await store.registry.get_breaker(1).call(ok)
+        await store.flush()
+        head = check(*await export(database_url)).head
+    assert (await verify(database_url, head)).findings == ()
+
+
 @pytest.mark.parametrize(
     "text", [b"no JSON", b"[]", b'{"id": "1-1"}', b'{"id": 7, "kind": "success", "user_id": 1}']
 )
 def test_what_is_no_export_is_refused(text: bytes) -> None:
     with pytest.raises(UnreadableExportError, match="line"):
         verify_export(io.BytesIO(text), io.BytesIO(b""))
+
+
+@pytest.mark.parametrize("lines", [[], [{"proof": "moment"}], [{"proof": "moment", "days": ["x"]}]])
+def test_what_is_no_proof_is_refused(lines: Lines) -> None:
+    with pytest.raises(UnreadableExportError, match="the proof"):
+        check([], lines)
+
+
+def test_a_batch_that_lacks_something_is_no_proof(exported: tuple[Lines, Lines]) -> None:
+    events, proof = exported
+    first(proof, lambda line: line["proof"] == "batch").pop("seal")
+    with pytest.raises(UnreadableExportError, match="a line of the proof"):
+        check(events, proof)

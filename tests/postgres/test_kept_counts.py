@@ -8,6 +8,8 @@ from hypothesis import given
 
 from breaker_store import BreakerStore, control
 from breaker_store.core.events import Transition
+from breaker_store.postgres.findings import Findings
+from breaker_store.postgres.row_checks import check_rows
 from tests.postgres.living import QUICK, USER, trip
 from tests.postgres.processes import Process, databases, live_through, two_processes
 from tests.postgres.stored import read_events
@@ -44,6 +46,9 @@ async def test_counts_and_trips_are_what_the_events_say_whoever_wrote_them(
     )
     expected = (len(trips), trips[-1].causes[-1].error_type if trips else None)
     assert (tuple(row) if row else (0, None)) == expected
+    findings = Findings()
+    await check_rows(connection, findings)
+    assert findings.texts == []
 
 
 async def test_a_reset_by_an_operator_is_counted(

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from breaker_store import BreakerStore, Policy
-from breaker_store.postgres.chain_checks import Head
 from breaker_store.postgres.event_log import PostgresEventLog
+from breaker_store.postgres.heads import Head
 from breaker_store.postgres.verification import Verification, verify
 from breaker_store.runtime.clock import Clock
 from tests.depth import DEPTH
-from tests.postgres.histories import STEPS, Past, Processes
+from tests.postgres.histories import MIDNIGHT, STEPS, Past, Processes
 from tests.postgres.living import fail, ok, trip
 from tests.postgres.tampering import tamper
 from tests.postgres.test_codec import make_batch, outcome_rows
@@ -134,6 +134,14 @@ TAMPERED = {
         "UPDATE writer_batches SET earliest = earliest - interval '1 s' WHERE batch_no = 1",
         "batch 1 of writer",
     ),
+    "what no transition has": (
+        "UPDATE breaker_transitions SET error_message = 'no answer' WHERE position = 2",
+        "in a column that no transition uses",
+    ),
+    "what no outcome has": (
+        "UPDATE breaker_outcomes SET details = '{}' WHERE writer_seq = 5",
+        "is not as it was sealed",
+    ),
     "a superseded transition put in": (
         ("INSERT INTO breaker_events (occurred_at, user_id, writer_id, writer_seq, generation, era, version, kind,"
         " details, details_version) SELECT occurred_at, user_id, 7, 1, generation, era, version, kind, details, 1"
@@ -154,9 +162,57 @@ TAMPERED = {
         """UPDATE breaker_states SET last_failure = last_failure || '{"error_message": "none"}' WHERE user_id = 4""",
         "the breaker of user 4 is not what its events say: last_failure",
     ),
+    "a breaker's last failure, as one of a day that has no partition yet": (
+        """
+        UPDATE breaker_states
+        SET last_failure = last_failure || '{"error_message": "none", "at": "2199-01-01T00:00:00+00:00"}'
+        WHERE user_id = 4
+        """,
+        "the breaker of user 4 is not what its events say: last_failure",
+    ),
     "a breaker's policy": (
         """UPDATE breaker_states SET policy = '{"failure_threshold": 99}', policy_is_own = true WHERE user_id = 1""",
         "the breaker of user 1 is not what its events say: policy",
+    ),
+    "the rules that a breaker goes by": (
+        """UPDATE breaker_states SET policy = '{"failure_threshold": 99}' WHERE user_id = 3""",
+        "the breaker of user 3 is not what its events say: policy",
+    ),
+    "an open breaker's last transition, and last failure": (
+        "UPDATE breaker_states SET version = 9, since = 'infinity', last_failure = NULL WHERE user_id = 3",
+        "the breaker of user 3 is not what its events say: version, since, last_failure",
+    ),
+    "a state that there is not": (
+        "UPDATE breaker_states SET state = 7 WHERE user_id = 4",
+        "the breaker of user 4 is not what its events say: state",
+    ),
+    "a last failure that is none": (
+        "UPDATE breaker_states SET last_failure = '{}' WHERE user_id = 4",
+        "the breaker of user 4 is not what its events say: last_failure",
+    ),
+    "causes that are none": (
+        """UPDATE breaker_transitions SET details = details || '{"causes": [{"id": "x", "at": "y"}]}' WHERE position = 5""",
+        "the transition at position 5",
+    ),
+    "a transition of a time that has no day": (
+        "UPDATE breaker_transitions SET occurred_at = 'infinity' WHERE position = 5",
+        "the transition at position 5",
+    ),
+    "a batch of a time that has no day": (
+        "UPDATE writer_batches SET earliest = '0044-03-15 BC' WHERE batch_no = 1",
+        "is of a time that has no day",
+    ),
+    "how long a breaker waits": (
+        "UPDATE breaker_states SET retry_at = retry_at + interval '1 d' WHERE user_id = 3",
+        "the breaker of user 3 is not what its events say: retry_at",
+    ),
+    "a wait of a breaker that is well": (
+        "UPDATE breaker_states SET opened_at = now(), retry_at = now(), forced = true WHERE user_id = 1",
+        "the breaker of user 1 is not what its events say: opened_at, retry_at, forced",
+    ),
+    "how often a breaker tripped, and of what": (
+        "UPDATE breaker_states SET trips = 99, trip_error = 'none' WHERE user_id = 3",
+        "the breaker of user 3 is not what its events say: trips, trip_error",
     ),
     "a breaker taken out": ("DELETE FROM breaker_states WHERE user_id = 2", "user 2 has events, and no breaker"),
     "the position": ("UPDATE log_position SET last = 6", "the log's position says 6"),
@@ -167,7 +223,56 @@ TAMPERED = {
     ),
     "a suspension of which no event tells": (
         "UPDATE breaker_states SET suspended = true WHERE user_id = 1",
-        "the row of user 1 says suspended, and their events say otherwise",
+        "the breaker of user 1 is not what its events say: suspended",
+    ),
+    "the count of open breakers": (
+        "UPDATE log_position SET open_breakers = 6",
+        "there are 1 open breakers, and the log's count of them says 6",
+    ),
+    "something put in as missing": (
+        ("INSERT INTO log_gaps (writer_id, batch_no, gap_no, reason, first_at, last_at, successes, refusals, failures,"
+        " transitions, unknown) SELECT writer_id, 99, 1, 1, now(), now(), 0, 0, 9, 0, 0 FROM writer_batches LIMIT 1"),
+        "told to be missing belongs to no batch",
+    ),
+    "a batch said to have no seal": (
+        "UPDATE writer_batches SET format = 1, seal = NULL",
+        "without a seal, was not stored as one",
+    ),
+    "a batch said to have none, and named as one that has none": (
+        """
+        DO $$ BEGIN
+            UPDATE writer_batches SET format = 1, seal = NULL WHERE batch_no = 3;
+            INSERT INTO unsealed_batches SELECT writer_id, batch_no FROM writer_batches WHERE format = 1;
+        END $$
+        """,
+        "does not follow the one before it",
+    ),
+    "outcomes of many days in a partition": (
+        """
+        DO $$ BEGIN
+            CREATE TABLE month (LIKE breaker_outcomes INCLUDING ALL);
+            ALTER TABLE breaker_outcomes ATTACH PARTITION month FOR VALUES FROM ('2031-01-01') TO ('2031-02-01');
+        END $$
+        """,
+        "the partition month",
+    ),
+    "outcomes of all other days in a partition": (
+        """
+        DO $$ BEGIN
+            CREATE TABLE other (LIKE breaker_outcomes INCLUDING ALL);
+            ALTER TABLE breaker_outcomes ATTACH PARTITION other DEFAULT;
+        END $$
+        """,
+        "the partition other",
+    ),
+    "events of another kind": (
+        """
+        DO $$ BEGIN
+            CREATE TABLE another_kind (LIKE breaker_events INCLUDING ALL);
+            ALTER TABLE breaker_events ATTACH PARTITION another_kind FOR VALUES IN (500);
+        END $$
+        """,
+        "the partition another_kind",
     ),
 }  # fmt: skip
 
@@ -201,6 +306,46 @@ async def test_a_cause_that_is_missing_is_named(record: asyncpg.Connection, data
     await tamper(record, f"DELETE FROM breaker_outcomes WHERE writer_id || '-' || writer_seq = '{cause}'")
     found = await verify(database_url)
     assert f"{cause}, a cause of the transition at position 1, is missing" in found.findings
+
+
+MISSING = """
+INSERT INTO log_gaps (
+    writer_id, batch_no, gap_no, reason, first_at, last_at, successes, refusals, failures, transitions, unknown
+)
+SELECT writer_id, 1, 1, 1, now(), now(), 0, 0, 9, 0, 0 FROM breaker_transitions WHERE position = 1
+"""
+
+
+async def test_what_is_said_to_be_missing_excuses_no_cause_that_a_batch_had(
+    record: asyncpg.Connection, database_url: str
+) -> None:
+    await tamper(record, MISSING)
+    await tamper(record, "DELETE FROM breaker_outcomes WHERE kind = 2 AND user_id = 3")
+    found = await verify(database_url)
+    assert any("a cause of the transition at position 1, is missing" in text for text in found.findings)
+
+
+async def test_what_is_said_to_be_missing_is_covered_by_the_head(
+    record: asyncpg.Connection, database_url: str
+) -> None:
+    head = (await verify(database_url)).head
+    await tamper(record, MISSING)
+    assert (await verify(database_url)).findings == ()
+    assert (await verify(database_url, head)).problems == 1
+
+
+async def test_a_head_that_is_taken_after_a_copy_was_restored_covers_what_came_with_it(
+    record: asyncpg.Connection, database_url: str, store: BreakerStore
+) -> None:
+    """Another server counts its transactions anew, and is far behind those of the copy."""
+    await tamper(record, "UPDATE writer_batches SET xid = (1000000000 + batch_no)::text::xid8")
+    head = (await verify(database_url)).head
+    await store.registry.get_breaker(1).call(ok)
+    await store.flush()
+    assert (await verify(database_url, head)).findings == ()
+    await tamper(record, "UPDATE writer_batches SET digest = sha256('') WHERE batch_no = 1")
+    found = await verify(database_url, head)
+    assert any("is not what the head was taken of" in text for text in found.findings)
 
 
 async def test_what_was_added_since_leaves_a_head_good(
@@ -266,7 +411,7 @@ async def test_a_log_that_has_forgotten_what_a_head_tells_of_is_found(
     record: asyncpg.Connection, database_url: str
 ) -> None:
     head = (await verify(database_url)).head
-    later = Head(head.position + 1, head.xid, head.at_us, head.digest)
+    later = Head(head.position + 1, head.moment, head.digest)
     assert (await verify(database_url, later)).findings == (
         "the head is of position 6, and the log ends at 5",
     )
@@ -286,6 +431,8 @@ async def test_days_that_were_dropped_from_the_oldest_on_are_told_and_not_wrong(
     await owner.execute(f"DROP TABLE {min(days)}")
     found = await verify(database_url)
     assert (found.findings, found.batches.dropped_batches) == ((), 1)
+    assert found.kept_from is not None
+    assert found.kept_from > MIDNIGHT.date()
 
 
 databases = settings(

@@ -1,0 +1,99 @@
+"""The days of which the log has outcomes, or had: what the checks of the record look into.
+
+Each day has a partition of its own. Rows in another one would be seen by who asks for a history, and not by a check that
+goes from day to day; so that there is another one is a finding by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Final
+
+from breaker_store.postgres.codec import EPOCH, microseconds_sql
+from breaker_store.postgres.connecting import Connection
+from breaker_store.postgres.findings import Findings
+
+DAY_LENGTH: Final = timedelta(days=1)
+
+_DAYS: Final = r"""
+SELECT inhrelid::regclass::text AS name, CASE
+    WHEN ends[2]::timestamptz = ends[1]::timestamptz + interval '1 day'
+        AND ends[1]::timestamptz = date_trunc('day', ends[1]::timestamptz, 'UTC')
+    THEN (ends[1]::timestamptz AT TIME ZONE 'UTC')::date
+END AS day
+FROM pg_inherits
+JOIN pg_class ON pg_class.oid = inhrelid
+CROSS JOIN LATERAL regexp_match(
+    pg_get_expr(relpartbound, inhrelid), '^FOR VALUES FROM \(''([^'']+)''\) TO \(''([^'']+)''\)$'
+) AS ends
+WHERE inhparent = 'breaker_outcomes'::regclass AND NOT inhdetachpending
+ORDER BY name
+"""
+
+_OTHER_KINDS: Final = """
+SELECT inhrelid::regclass::text AS name FROM pg_inherits
+WHERE inhparent = 'breaker_events'::regclass AND NOT inhdetachpending
+    AND inhrelid NOT IN ('breaker_outcomes'::regclass, 'breaker_transitions'::regclass)
+ORDER BY name
+"""
+
+_LEDGER_DAYS: Final = f"""
+SELECT DISTINCT {microseconds_sql("at")} / 86400000000 AS day
+FROM writer_batches, LATERAL (VALUES (earliest), (latest)) AS bound (at)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A UTC day of the log."""
+
+    date: date
+    has_partition: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """Which days have a partition.
+
+    Retention drops days from the oldest on, and an import may bring one back that is older than all: so what was
+    dropped lies before the newest days that follow one another without a gap, which begin with `horizon`.
+    """
+
+    days: frozenset[date]
+    horizon: date | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        day = max(self.days, default=None)
+        while day is not None and day - DAY_LENGTH in self.days:
+            day -= DAY_LENGTH
+        object.__setattr__(self, "horizon", day)
+
+    def lacks(self, day: date) -> bool:
+        """Tell whether a day's outcomes were dropped."""
+        return self.lacks_some(day, day)
+
+    def lacks_some(self, first: date, last: date) -> bool:
+        """Tell whether outcomes were dropped of a day from one to another, both included."""
+        end = last if self.horizon is None else min(last, self.horizon - DAY_LENGTH)
+        return (end - first).days + 1 > sum(first <= day <= end for day in self.days)
+
+
+async def list_days(connection: Connection) -> list[Day]:
+    """List the days that have a partition, or batches, in their order."""
+    made = {row["day"] for row in await connection.fetch(_DAYS) if row["day"] is not None}
+    named = {EPOCH.date() + row["day"] * DAY_LENGTH for row in await connection.fetch(_LEDGER_DAYS)}
+    return [Day(date, date in made) for date in sorted(named | made)]
+
+
+def partitions_of(days: Iterable[Day]) -> Partitions:
+    return Partitions(frozenset(day.date for day in days if day.has_partition))
+
+
+async def check_partitions(connection: Connection, findings: Findings) -> None:
+    """See that all events are where they are looked for."""
+    strange = [row["name"] for row in await connection.fetch(_DAYS) if row["day"] is None]
+    strange += [row["name"] for row in await connection.fetch(_OTHER_KINDS)]
+    for name in strange:
+        findings.add(f"the partition {name} is none of the log's own: what is in it belongs to no batch")
