@@ -6,7 +6,7 @@ AS $function$
     SELECT details
         || CASE WHEN details ? 'reason' THEN jsonb_build_object('reason', NULL) ELSE '{}' END
         || CASE WHEN jsonb_typeof(details -> 'last_failure') = 'object'
-            THEN jsonb_build_object('last_failure', details -> 'last_failure' - 'trace_id' || nothing)
+            THEN jsonb_build_object('last_failure', (details -> 'last_failure') - 'trace_id' || nothing)
             ELSE '{}'
         END
         || CASE WHEN jsonb_typeof(details -> 'causes') = 'array' THEN jsonb_build_object('causes', (

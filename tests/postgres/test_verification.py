@@ -219,7 +219,7 @@ TAMPERED = {
     "the count of breakers": ("UPDATE log_position SET breakers = 6", "the log's count of them says 6"),
     "the count of suspended bots": (
         "UPDATE log_position SET suspended_breakers = 6",
-        "0 bots are suspended, and the log's count of them says 6",
+        "there are 0 suspended breakers, and the log's count of them says 6",
     ),
     "a suspension of which no event tells": (
         "UPDATE breaker_states SET suspended = true WHERE user_id = 1",
