@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -153,7 +154,13 @@ def _response(types: Sequence[ProblemType]) -> dict[str, Any]:
 
 
 def _document(description: str, model: type[Problem]) -> dict[str, Any]:
-    return {"description": description, "content": {MEDIA_TYPE: {"schema": model.model_json_schema()}}}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": _schema(model)}}}
+
+
+@cache
+def _schema(model: type[Problem]) -> dict[str, Any]:
+    """Describe a form of problems, which dozens of answers share."""
+    return model.model_json_schema()
 
 
 def handle_errors(app: FastAPI) -> None:

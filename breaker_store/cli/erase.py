@@ -11,7 +11,6 @@ import typer
 from breaker_store.cli.acting import Actor, AsJson
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
-from breaker_store.cli.progress import show_progress
 from breaker_store.cli.user_id import UserId
 from breaker_store.core.wording import counted
 from breaker_store.settings import Location
@@ -48,7 +47,8 @@ def erase_user(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
 
 async def _erase(location: Location, user_id: int, actor: str) -> Erasure:
-    from breaker_store.erasure import erase  # noqa: PLC0415 - slow to import
+    from breaker_store.cli.progress import show_progress  # noqa: PLC0415 - slow to import
+    from breaker_store.erasure import erase  # noqa: PLC0415
     from breaker_store.store import open_database  # noqa: PLC0415
 
     async with open_database(location, maintaining=True) as database_url:

@@ -11,7 +11,6 @@ import typer
 
 from breaker_store.cli.ending import run
 from breaker_store.cli.location import DatabaseUrl, DataDir, locate
-from breaker_store.cli.progress import show_progress
 from breaker_store.core.wording import counted
 from breaker_store.settings import Location
 
@@ -76,6 +75,7 @@ def verify_log(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
 
 async def _verify(location: Location, expected: Head | None) -> Verification:
+    from breaker_store.cli.progress import show_progress  # noqa: PLC0415 - slow to import
     from breaker_store.postgres.verification import verify  # noqa: PLC0415
     from breaker_store.store import open_database  # noqa: PLC0415
 
@@ -87,6 +87,7 @@ async def _verify(location: Location, expected: Head | None) -> Verification:
 
 
 def _verify_export(export: Path, proof: Path, expected: Head | None) -> Verification:
+    from breaker_store.cli.progress import show_progress  # noqa: PLC0415 - slow to import
     from breaker_store.importing.opening import open_input  # noqa: PLC0415
     from breaker_store.postgres.exported_record import verify_export  # noqa: PLC0415
 
