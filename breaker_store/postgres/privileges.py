@@ -49,15 +49,25 @@ TABLES: Final[dict[str, Grants]] = {
     "breaker_states": _KEPT,
     "breaker_store_alembic_version": Grants(_READ, _READ),
     "breaker_transitions": Grants(_READ, _READ),
+    "day_rollups": _OPERATIONAL,
+    # Written by the function that drops them.
+    "dropped_partitions": Grants(_READ, _READ),
+    "fleet_health": Grants(("SELECT", "UPDATE"), _READ),
+    "fleet_rollups": _OPERATIONAL,
+    "hour_rollups": _OPERATIONAL,
     "imported_lines": _APPENDED,
     "log_gaps": _APPENDED,
     "log_position": Grants(("SELECT", "UPDATE"), _READ),
+    "minute_rollups": _OPERATIONAL,
     "recorders": _OPERATIONAL,
     # Written by the function that erases a person.
     "resealed_batches": Grants(_READ, _READ),
+    "rollup_marks": _OPERATIONAL,
+    "rollup_progress": Grants(("SELECT", "UPDATE"), _READ),
     "staged_reset_breakers": _KEPT,
     "staged_resets": _KEPT,
     "unsealed_batches": _APPENDED,
+    "unhealthy_bots": _OPERATIONAL,
     "webhooks": _OPERATIONAL,
     "writer_batches": _APPENDED,
 }
@@ -67,9 +77,12 @@ FUNCTIONS: Final[dict[str, Grants]] = {
     "apply_changes": _CALLED,
     "chain_transition": _CALLED,
     "ensure_outcome_partitions": _CALLED_BY_BOTH,
+    "ensure_rollup_partitions": _CALLED_BY_BOTH,
     "erase_person": Grants((), ("EXECUTE",)),
     # What that function calls, it calls as the owner.
     "erased_details": Grants(),
+    # Called by erase_person.
+    "erase_rollups": Grants(),
     "finish_batch": _CALLED,
     "has_contents": Grants(),
     "is_trip": _CALLED_BY_BOTH,
