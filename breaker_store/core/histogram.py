@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 import struct
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final, Self
 
 BUCKETS_IN_DOUBLING: Final = 8
@@ -49,20 +51,22 @@ class Histogram:
     def total(self) -> int:
         return sum(self.counts.values())
 
-    def quantile_us(self, share: float) -> float | None:
-        """Give the duration that so great a share of the calls did not exceed; None if there were none.
+    def quantiles_us(self, shares: Sequence[float]) -> list[float | None]:
+        """Give the durations that so great shares of the calls did not exceed; None if there were none.
 
         Within the bucket, at most an eighth wide, the calls are taken to lie evenly (as Prometheus'
         ``histogram_quantile`` does).
 
-        share: above 0 and up to 1.
+        shares: above 0 and up to 1.
         """
-        wanted = share * self.total
-        seen = 0
-        for bucket in sorted(self.counts):
-            count = self.counts[bucket]
-            if seen + count >= wanted:
-                begin, end = bucket_begin_us(bucket), bucket_begin_us(bucket + 1)
-                return begin + (end - begin) * (wanted - seen) / count
-            seen += count
-        return None
+        buckets = sorted(self.counts)
+        seen = list(accumulate(self.counts[bucket] for bucket in buckets))
+        if not seen:
+            return [None] * len(shares)
+        return [self._quantile_us(buckets, seen, share * seen[-1]) for share in shares]
+
+    def _quantile_us(self, buckets: Sequence[int], seen: Sequence[int], wanted: float) -> float:
+        place = bisect_left(seen, wanted)
+        bucket, count = buckets[place], self.counts[buckets[place]]
+        begin, end = bucket_begin_us(bucket), bucket_begin_us(bucket + 1)
+        return begin + (end - begin) * (1 - (seen[place] - wanted) / count)

@@ -27,7 +27,7 @@ def test_adding_histograms_is_the_histogram_of_all(one: list[int], other: list[i
 def test_a_quantile_lies_in_the_bucket_of_the_duration_that_it_estimates(
     found: list[int], share: float
 ) -> None:
-    estimate = Histogram.of(found).quantile_us(share)
+    [estimate] = Histogram.of(found).quantiles_us([share])
     exact = next(duration for number, duration in enumerate(sorted(found), 1) if number >= share * len(found))
     bucket = bucket_of(exact)
     assert estimate is not None
@@ -35,4 +35,4 @@ def test_a_quantile_lies_in_the_bucket_of_the_duration_that_it_estimates(
 
 
 def test_without_calls_there_is_no_quantile() -> None:
-    assert Histogram().quantile_us(0.5) is None
+    assert Histogram().quantiles_us([0.5, 0.9]) == [None, None]
