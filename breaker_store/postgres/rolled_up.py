@@ -1,0 +1,131 @@
+"""What the roll-ups have counted so far: which of their buckets are what a recount of the events would give.
+
+A bucket is final if it is over, the roll-ups have read the ledger since, and no batch that they have not read yet brings
+something for it. What is not final is counted from the events, so that an answer is exact at any moment, whether the
+roll-ups run or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from typing import Final
+
+import asyncpg
+
+from breaker_store.core.buckets import Bucket, Span
+from breaker_store.postgres.codec import microseconds, to_datetime
+from breaker_store.postgres.connecting import Connection
+
+BUCKET_NUMBERS: Final = {Bucket.MINUTE: 0, Bucket.HOUR: 1, Bucket.DAY: 2}
+_BUCKETS: Final = {number: bucket for bucket, number in BUCKET_NUMBERS.items()}
+
+# A snapshot means nothing on another server than the one that it was taken on.
+_PROGRESS: Final = """
+SELECT clock_timestamp() AS now, snapshot::text AS snapshot, pg_snapshot_xmin(snapshot)::text AS oldest
+FROM pg_control_system() AS server
+LEFT JOIN rollup_progress ON server_id = server.system_identifier
+"""
+
+# The limit is a value, not a look-up, so that the planner sees how little of the ledger it leaves.
+_UNREAD: Final = """
+SELECT lower(span) AS begin, upper(span) AS end
+FROM (
+    SELECT unnest(range_agg(tstzrange(earliest, latest, '[]'))) AS span
+    FROM writer_batches
+    WHERE xid >= $2::text::xid8 AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+) AS unread
+"""
+
+_MARKS: Final = "SELECT bucket, started_at FROM rollup_marks WHERE started_at >= $1 AND started_at < $2"
+
+_DROPS: Final = """
+SELECT day, max(drops) AS drops FROM dropped_partitions WHERE day BETWEEN $1 AND $2 GROUP BY day
+"""
+
+# They are known by their names, as the days of the outcomes are.
+_PARTITIONS: Final = """
+SELECT parent.relname AS parent, substring(child.relname FROM '[0-9]+$') AS name
+FROM pg_inherits
+JOIN pg_class AS parent ON parent.oid = inhparent
+JOIN pg_class AS child ON child.oid = inhrelid
+WHERE inhparent IN ('minute_rollups'::regclass, 'hour_rollups'::regclass) AND NOT inhdetachpending
+"""
+
+_NAMES: Final = {Bucket.MINUTE: ("minute_rollups", "%Y%m%d"), Bucket.HOUR: ("hour_rollups", "%Y%m")}
+
+
+@dataclass(frozen=True, slots=True)
+class RolledUp:
+    """What the roll-ups have counted of a span of time, and how long ago.
+
+    Attributes:
+        now: by the database's clock.
+        has_begun: whether they have counted anything yet.
+        unread: of when the batches tell that they have not read yet.
+        marks: the buckets that they have still to count.
+        drops: how often the outcomes of a UTC day were dropped, by where the day begins.
+        partitions: of which days there are minutes, and of which months hours.
+
+    """
+
+    now: int
+    has_begun: bool
+    unread: tuple[Span, ...]
+    marks: frozenset[tuple[Bucket, int]]
+    drops: Mapping[int, int]
+    partitions: frozenset[tuple[str, str]]
+
+    def is_final(self, bucket: Bucket, start: int) -> bool:
+        """Tell whether a bucket's rows are what its events add up to; no row says that there is nothing."""
+        span = Span(start, start + bucket.length_us)
+        return (
+            self.has_begun
+            and span.end <= self.now
+            and (bucket, start) not in self.marks
+            and self._has_partition(bucket, start)
+            and not any(span.overlaps(unread) for unread in self.unread)
+        )
+
+    def is_kept(self, bucket: Bucket, start: int) -> bool:
+        """Tell whether anything is left that tells of a bucket, or would if something had happened."""
+        return not self.drops_of(start) or self._has_partition(bucket, start)
+
+    def drops_of(self, start: int) -> int:
+        return self.drops.get(Bucket.DAY.begin(start), 0)
+
+    def _has_partition(self, bucket: Bucket, start: int) -> bool:
+        if bucket not in _NAMES:
+            return True
+        table, form = _NAMES[bucket]
+        return (table, f"{to_datetime(start):{form}}") in self.partitions
+
+
+async def read_rolled_up(connection: Connection, span: Span) -> RolledUp:
+    """Read what the roll-ups know of a span, and how far they are; within one transaction with what is then read."""
+    progress = await connection.fetchrow(_PROGRESS)
+    times = to_datetime(span.begin), to_datetime(span.end)
+    unread = []
+    if progress["snapshot"] is not None:
+        unread = await connection.fetch(_UNREAD, progress["snapshot"], progress["oldest"])
+    marks = await connection.fetch(_MARKS, *times)
+    drops = await connection.fetch(_DROPS, *(each.date() for each in times))
+    partitions = await connection.fetch(_PARTITIONS)
+    return RolledUp(
+        now=microseconds(progress["now"]),
+        has_begun=progress["snapshot"] is not None,
+        unread=tuple(map(_read_span, unread)),
+        marks=frozenset((_BUCKETS[row["bucket"]], microseconds(row["started_at"])) for row in marks),
+        drops={_midnight(row["day"]): row["drops"] for row in drops},
+        partitions=frozenset((row["parent"], row["name"]) for row in partitions),
+    )
+
+
+def _read_span(row: asyncpg.Record) -> Span:
+    # The latest event is within it.
+    return Span(microseconds(row["begin"]), microseconds(row["end"]) + 1)
+
+
+def _midnight(day: date) -> int:
+    return microseconds(datetime.combine(day, time.min, UTC))
