@@ -28,15 +28,16 @@ from breaker_store.postgres.migrating import (
     VERSION_TABLE,
     open_engine,
 )
-from breaker_store.postgres.tables import TransactionId, metadata
+from breaker_store.postgres.tables import TransactionId, TransactionSnapshot, metadata
 
 # A statement that waits for a lock makes all others wait behind it: rather fail, and be started again.
 TIME_LIMITS = {"lock_timeout": "5s", "statement_timeout": "300s"}
 
 LOCK = "1651665779, 1"  # "brks", and the first of our locks
 
-# Without it, reflection warns of a type that it doesn't know.
+# Without them, reflection warns of types that it doesn't know.
 ischema_names["xid8"] = TransactionId
+ischema_names["pg_snapshot"] = TransactionSnapshot
 
 
 def run() -> None:

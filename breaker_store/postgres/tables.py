@@ -18,6 +18,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
@@ -41,6 +43,15 @@ OUTCOME_KINDS: Final = range(1, 10)
 
 TRANSITION_KINDS: Final = range(10, 50)
 """The kinds that the transitions' partition takes; not all are in use."""
+
+
+class TransactionSnapshot(UserDefinedType[str]):
+    """Postgres' ``pg_snapshot``: which transactions a moment sees."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: Any) -> str:
+        return "PG_SNAPSHOT"
 
 
 class TransactionId(UserDefinedType[int]):
@@ -169,6 +180,13 @@ outcomes = Table(
     metadata,
     *_event_columns(),
     Index("breaker_outcomes_history", *_HISTORY),
+    # An entry for every megabyte. Made when the megabyte is full, by the server in the background.
+    Index(
+        "breaker_outcomes_by_time",
+        "occurred_at",
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on"},
+    ),
     comment="Outcomes of calls, a partition per UTC day",
     postgresql_partition_by="RANGE (occurred_at)",
 )
@@ -256,6 +274,8 @@ batches = Table(
     CheckConstraint("(batch_no = 1) = (previous_digest IS NULL)", "chain"),
     CheckConstraint("earliest <= latest", "times"),
     CheckConstraint("(format <> 1 OR seal IS NULL) AND octet_length(seal) = 48", "seal"),
+    # What came after a snapshot; it grows at its right edge.
+    Index("writer_batches_by_transaction", "xid"),
     comment="The ledger: every batch of events that is stored, once. Append-only",
 )
 
@@ -440,4 +460,175 @@ staged_reset_breakers = Table(
     Column("error", Text),
     comment="The breakers of staged resets, and what became of each",
     postgresql_with={"fillfactor": "80"},
+)
+
+
+def _rollup_key() -> list[Column[Any]]:
+    return [
+        Column("started_at", _instant()),
+        Column("user_id", BigInteger),
+    ]
+
+
+def _drops() -> Column[Any]:
+    # How often the outcomes of the UTC day had been dropped when this was counted. Rows of an earlier number are never
+    # counted again: what holds is the sum over all of them.
+    return Column("drops", SmallInteger)
+
+
+def _details_of_calls() -> list[Column[Any]]:
+    return [
+        # A number for each bucket of the histogram that has calls, in their order: bucket * 2^40 + calls.
+        Column("durations", ARRAY(BigInteger), nullable=False),
+        # Of the failures that have one: how many of each. Null: none has.
+        Column("error_types", JSONB),
+    ]
+
+
+def _rollups_by_time(table: str) -> Index:
+    return Index(
+        f"{table}_by_time", "started_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}
+    )
+
+
+# The columns are the fields of `core.health.Tally`.
+minute_rollups = Table(
+    "minute_rollups",
+    metadata,
+    *_rollup_key(),
+    Column("refusals", BigInteger, nullable=False),
+    Column("duration_us", BigInteger, nullable=False),
+    Column("weighted_us", Double, nullable=False),
+    Column("weight_left", Double, nullable=False),
+    Column("first_duration_us", BigInteger),
+    Column("successes", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("failure_run", Integer, nullable=False),
+    _drops(),
+    *_details_of_calls(),
+    PrimaryKeyConstraint("user_id", "started_at", "drops"),
+    _rollups_by_time("minute_rollups"),
+    comment="What the outcomes of a user in a minute add up to, a partition per UTC day",
+    postgresql_partition_by="RANGE (started_at)",
+)
+
+
+def _longer_rollups(name: str, comment: str, **options: Any) -> Table:
+    return Table(
+        name,
+        metadata,
+        *_rollup_key(),
+        Column("refusals", BigInteger, nullable=False),
+        Column("duration_us", BigInteger, nullable=False),
+        Column("successes", Integer, nullable=False),
+        Column("failures", Integer, nullable=False),
+        _drops(),
+        *_details_of_calls(),
+        PrimaryKeyConstraint("user_id", "started_at", "drops"),
+        _rollups_by_time(name),
+        comment=comment,
+        **options,
+    )
+
+
+hour_rollups = _longer_rollups(
+    "hour_rollups",
+    "What the outcomes of a user in an hour add up to, a partition per month",
+    postgresql_partition_by="RANGE (started_at)",
+)
+
+day_rollups = _longer_rollups("day_rollups", "What the outcomes of a user on a UTC day add up to")
+
+fleet_rollups = Table(
+    "fleet_rollups",
+    metadata,
+    Column("started_at", _instant()),
+    Column("successes", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("refusals", BigInteger, nullable=False),
+    Column("duration_us", BigInteger, nullable=False),
+    # The users that had an outcome.
+    Column("bots", Integer, nullable=False),
+    # 0 minute, 1 hour, 2 day.
+    Column("bucket", SmallInteger),
+    Column("drops", SmallInteger),
+    *_details_of_calls(),
+    PrimaryKeyConstraint("bucket", "started_at", "drops"),
+    comment="What the outcomes of all users in a minute, hour or day add up to",
+)
+
+rollup_marks = Table(
+    "rollup_marks",
+    metadata,
+    Column("started_at", _instant()),
+    Column("bucket", SmallInteger),
+    PrimaryKeyConstraint("bucket", "started_at"),
+    comment="The minutes, hours and days that are to be counted, since outcomes were stored that are of them",
+)
+
+rollup_progress = Table(
+    "rollup_progress",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    # When the last run that got to its end began: all that was over and stored then is counted.
+    Column("rolled_up_at", _instant()),
+    # The server's system identifier. On another one, where a dump was restored, the snapshot means nothing.
+    Column("server_id", BigInteger),
+    # The batches that it sees are marked. Null: none is.
+    Column("snapshot", TransactionSnapshot),
+    CheckConstraint("singleton", "one_row"),
+    comment="One row: what of the ledger has been marked to be counted",
+)
+
+unhealthy_bots = Table(
+    "unhealthy_bots",
+    metadata,
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    # From which judgement on it has this status.
+    Column("since", _instant(), nullable=False),
+    # What it was judged by; null where there was nothing to tell it from.
+    Column("error_rate", Double),
+    Column("mean_ms", Double),
+    Column("average_ms", Double),
+    Column("failure_run", Integer, nullable=False),
+    # 1 degraded, 2 unhealthy, 3 suspended.
+    Column("status", SmallInteger, nullable=False),
+    Column("findings", ARRAY(Text), nullable=False),
+    comment="The bots that are not healthy, as of when the fleet was judged last",
+)
+
+fleet_health = Table(
+    "fleet_health",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    # The end of the window. Null: not yet judged.
+    Column("judged_at", _instant()),
+    Column("bots", BigInteger, nullable=False, server_default=text("0")),
+    Column("degraded", BigInteger, nullable=False, server_default=text("0")),
+    Column("unhealthy", BigInteger, nullable=False, server_default=text("0")),
+    Column("suspended", BigInteger, nullable=False, server_default=text("0")),
+    # What the outcomes of the window add up to.
+    Column("successes", BigInteger, nullable=False, server_default=text("0")),
+    Column("failures", BigInteger, nullable=False, server_default=text("0")),
+    Column("refusals", BigInteger, nullable=False, server_default=text("0")),
+    Column("duration_us", BigInteger, nullable=False, server_default=text("0")),
+    # Those whose duration is known.
+    Column("timed_calls", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("singleton", "one_row"),
+    comment="One row: how many bots were not healthy when the fleet was judged last, and its sums of the window",
+)
+
+dropped_partitions = Table(
+    "dropped_partitions",
+    metadata,
+    Column("dropped_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("outcomes", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("day", Date),
+    # The number of this drop among those of the day, from 1.
+    Column("drops", SmallInteger),
+    Column("actor", Text),
+    PrimaryKeyConstraint("day", "drops"),
+    CheckConstraint("drops >= 1", "drops"),
+    comment="The days whose outcomes were dropped, and how often: an event that comes late may make a day anew. Append-only",
 )
