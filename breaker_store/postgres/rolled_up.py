@@ -23,9 +23,10 @@ _BUCKETS: Final = {number: bucket for bucket, number in BUCKET_NUMBERS.items()}
 
 # A snapshot means nothing on another server than the one that it was taken on.
 _PROGRESS: Final = """
-SELECT clock_timestamp() AS now, snapshot::text AS snapshot, pg_snapshot_xmin(snapshot)::text AS oldest
-FROM pg_control_system() AS server
-LEFT JOIN rollup_progress ON server_id = server.system_identifier
+SELECT snapshot::text AS snapshot, pg_snapshot_xmin(snapshot)::text AS oldest
+FROM rollup_progress
+JOIN pg_control_system() AS server ON server_id = server.system_identifier
+WHERE snapshot IS NOT NULL
 """
 
 # The limit is a value, not a look-up, so that the planner sees how little of the ledger it leaves.
@@ -77,16 +78,19 @@ class RolledUp:
     drops: Mapping[int, int]
     partitions: frozenset[tuple[str, str]]
 
-    def is_final(self, bucket: Bucket, start: int) -> bool:
-        """Tell whether a bucket's rows are what its events add up to; no row says that there is nothing."""
+    def is_counted(self, bucket: Bucket, start: int) -> bool:
+        """Tell whether the roll-ups have counted all of a bucket."""
         span = Span(start, start + bucket.length_us)
         return (
             self.has_begun
             and span.end <= self.now
             and (bucket, start) not in self.marks
-            and self._has_partition(bucket, start)
             and not any(span.overlaps(unread) for unread in self.unread)
         )
+
+    def is_final(self, bucket: Bucket, start: int) -> bool:
+        """Tell whether a bot's rows of a bucket are what its events add up to; no row says that there is nothing."""
+        return self.is_counted(bucket, start) and self._has_partition(bucket, start)
 
     def is_kept(self, bucket: Bucket, start: int) -> bool:
         """Tell whether anything is left that tells of a bucket, or would if something had happened."""
@@ -102,19 +106,19 @@ class RolledUp:
         return (table, f"{to_datetime(start):{form}}") in self.partitions
 
 
-async def read_rolled_up(connection: Connection, span: Span) -> RolledUp:
+async def read_rolled_up(connection: Connection, now: int, span: Span) -> RolledUp:
     """Read what the roll-ups know of a span, and how far they are; within one transaction with what is then read."""
     progress = await connection.fetchrow(_PROGRESS)
     times = to_datetime(span.begin), to_datetime(span.end)
     unread = []
-    if progress["snapshot"] is not None:
+    if progress is not None:
         unread = await connection.fetch(_UNREAD, progress["snapshot"], progress["oldest"])
     marks = await connection.fetch(_MARKS, *times)
     drops = await connection.fetch(_DROPS, *(each.date() for each in times))
     partitions = await connection.fetch(_PARTITIONS)
     return RolledUp(
-        now=microseconds(progress["now"]),
-        has_begun=progress["snapshot"] is not None,
+        now=now,
+        has_begun=progress is not None,
         unread=tuple(map(_read_span, unread)),
         marks=frozenset((_BUCKETS[row["bucket"]], microseconds(row["started_at"])) for row in marks),
         drops={_midnight(row["day"]): row["drops"] for row in drops},
