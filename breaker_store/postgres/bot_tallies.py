@@ -164,7 +164,7 @@ def read_tally(row: Mapping[str, Any]) -> Tally:
         refusals=row["refusals"],
         duration_us=row["duration_us"],
         durations=read_durations(row["durations"]),
-        error_types=_NONE if row["error_types"] is None else json.loads(row["error_types"]),
+        error_types=_read_error_types(row["error_types"]),
     )
     if "weight_left" not in row:
         return tally
@@ -175,6 +175,12 @@ def read_tally(row: Mapping[str, Any]) -> Tally:
         first_duration_us=row["first_duration_us"],
         failure_run=row["failure_run"],
     )
+
+
+def _read_error_types(document: Any) -> Mapping[str, int]:
+    """Read how many there were of each; a connection may have parsed it already."""
+    parsed: Mapping[str, int] | None = json.loads(document) if isinstance(document, str) else document
+    return parsed or _NONE
 
 
 def read_durations(numbers: Iterable[int] | None) -> Histogram:
