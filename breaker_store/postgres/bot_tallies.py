@@ -14,33 +14,28 @@ from datetime import timedelta
 from typing import Any, Final
 
 from breaker_store.core.buckets import Bucket, Span, join
-from breaker_store.core.health import Tally
+from breaker_store.core.health import WEIGHT, Tally
 from breaker_store.core.histogram import Histogram
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
-from breaker_store.postgres.rolled_up import RolledUp
+from breaker_store.postgres.rolled_up import LENGTHS, RolledUp
+from breaker_store.postgres.rollups_sql import COUNT_BITS, NEGLIGIBLE_AFTER
 
 Tallies = dict[int, Tally]
 """By where their buckets begin; a bucket without any outcome may be left out."""
 
-_TABLES: Final = {Bucket.MINUTE: "minute_rollups", Bucket.HOUR: "hour_rollups", Bucket.DAY: "day_rollups"}
 _COUNTED: Final = "started_at, drops, successes, failures, refusals, duration_us, durations, error_types"
 _ORDERED: Final = {Bucket.MINUTE: ", weighted_us, weight_left, first_duration_us, failure_run"}
 _ROWS: Final = {
     bucket: f"""
-        SELECT {_COUNTED}{_ORDERED.get(bucket, "")} FROM {table}
+        SELECT {_COUNTED}{_ORDERED.get(bucket, "")} FROM {length.table}
         WHERE user_id = $1 AND started_at >= $2 AND started_at < $3
         ORDER BY started_at, drops
     """
-    for bucket, table in _TABLES.items()
+    for bucket, length in LENGTHS.items()
 }
+_CALLS: Final = 2**COUNT_BITS - 1
 _NONE: Final[Mapping[str, int]] = {}
-
-_COUNT_BITS: Final = 40
-_COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
-
-# What is left of a weight after so many later calls can't be told from nothing; and a smaller one is no number any more.
-_WEIGHTLESS: Final = 1_000
 
 _EVENTS: Final = f"""
 WITH outcome AS MATERIALIZED (
@@ -62,7 +57,7 @@ WITH outcome AS MATERIALIZED (
         ROWS UNBOUNDED PRECEDING
     )
 ), timed AS (
-    SELECT started_at, array_agg((bucket << {_COUNT_BITS}) + calls ORDER BY bucket) AS durations
+    SELECT started_at, array_agg((bucket << {COUNT_BITS}) + calls ORDER BY bucket) AS durations
     FROM (
         SELECT started_at, bucket, count(*) AS calls
         FROM outcome
@@ -92,8 +87,8 @@ SELECT
     coalesce(sum(duration_us), 0)::bigint AS duration_us,
     (SELECT durations FROM timed WHERE timed.started_at = outcome.started_at) AS durations,
     (SELECT error_types FROM mistaken WHERE mistaken.started_at = outcome.started_at) AS error_types,
-    coalesce(sum(0.3 * power(0.7::float8, least(timed_since - 1, {_WEIGHTLESS})) * duration_us), 0) AS weighted_us,
-    power(0.7::float8, least(count(duration_us), {_WEIGHTLESS})) AS weight_left,
+    coalesce(sum({WEIGHT}::float8 * power({1 - WEIGHT}::float8, least(timed_since - 1, {NEGLIGIBLE_AFTER})) * duration_us), 0) AS weighted_us,
+    power({1 - WEIGHT}::float8, least(count(duration_us), {NEGLIGIBLE_AFTER})) AS weight_left,
     (max(ARRAY[timed_since, duration_us]) FILTER (WHERE duration_us IS NOT NULL))[2] AS first_duration_us,
     count(*) FILTER (WHERE kind = 2 AND successes_since = 0) AS failure_run
 FROM outcome
@@ -185,4 +180,4 @@ def _read_error_types(document: Any) -> Mapping[str, int]:
 
 def read_durations(numbers: Iterable[int] | None) -> Histogram:
     """Read a histogram: of each bucket that has calls, one number with both."""
-    return Histogram({number >> _COUNT_BITS: number & _COUNT_MASK for number in numbers or ()})
+    return Histogram({number >> COUNT_BITS: number & _CALLS for number in numbers or ()})

@@ -19,7 +19,7 @@ from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.explaining_sql import NOW
 from breaker_store.postgres.health_history import Coverage, HistoryItem, HistoryRange, figures
 from breaker_store.postgres.reading import driver_connection_of
-from breaker_store.postgres.rolled_up import BUCKET_NUMBERS, RolledUp, read_rolled_up
+from breaker_store.postgres.rolled_up import LENGTHS, RolledUp, read_rolled_up
 
 _ROWS: Final = """
 SELECT started_at, bots, successes, failures, refusals, duration_us, durations, error_types FROM fleet_rollups
@@ -67,7 +67,7 @@ async def fleet_history(connection: AsyncConnection, wanted: HistoryRange) -> li
 async def _read_rows(connection: Connection, bucket: Bucket, span: Span) -> dict[int, _Counted]:
     counted: dict[int, _Counted] = {}
     times = to_datetime(span.begin), to_datetime(span.end)
-    for row in await connection.fetch(_ROWS, BUCKET_NUMBERS[bucket], *times):
+    for row in await connection.fetch(_ROWS, int(LENGTHS[bucket]), *times):
         start = microseconds(row["started_at"])
         before = counted.get(start)
         tally = read_tally(row)

@@ -17,9 +17,10 @@ import asyncpg
 from breaker_store.core.buckets import Bucket, Span
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
+from breaker_store.postgres.rollups import Length
 
-BUCKET_NUMBERS: Final = {Bucket.MINUTE: 0, Bucket.HOUR: 1, Bucket.DAY: 2}
-_BUCKETS: Final = {number: bucket for bucket, number in BUCKET_NUMBERS.items()}
+LENGTHS: Final = {bucket: Length[bucket.name] for bucket in Bucket}
+_BUCKETS: Final = {int(length): bucket for bucket, length in LENGTHS.items()}
 
 # A snapshot means nothing on another server than the one that it was taken on.
 _PROGRESS: Final = """
@@ -29,13 +30,15 @@ JOIN pg_control_system() AS server ON server_id = server.system_identifier
 WHERE snapshot IS NOT NULL
 """
 
-# The limit is a value, not a look-up, so that the planner sees how little of the ledger it leaves.
+# As `rollup_marks` finds them. The limit is a value, not a look-up, so that the planner sees how little of the ledger it
+# leaves.
 _UNREAD: Final = """
 SELECT lower(span) AS begin, upper(span) AS end
 FROM (
     SELECT unnest(range_agg(tstzrange(earliest, latest, '[]'))) AS span
     FROM writer_batches
     WHERE xid >= $2::text::xid8 AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+        AND xid < pg_snapshot_xmax(pg_current_snapshot())
 ) AS unread
 """
 
@@ -54,7 +57,7 @@ JOIN pg_class AS child ON child.oid = inhrelid
 WHERE inhparent IN ('minute_rollups'::regclass, 'hour_rollups'::regclass) AND NOT inhdetachpending
 """
 
-_NAMES: Final = {Bucket.MINUTE: ("minute_rollups", "%Y%m%d"), Bucket.HOUR: ("hour_rollups", "%Y%m")}
+_NAMES: Final = {Bucket.MINUTE: "%Y%m%d", Bucket.HOUR: "%Y%m"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,7 @@ class RolledUp:
     def _has_partition(self, bucket: Bucket, start: int) -> bool:
         if bucket not in _NAMES:
             return True
-        table, form = _NAMES[bucket]
-        return (table, f"{to_datetime(start):{form}}") in self.partitions
+        return (LENGTHS[bucket].table, f"{to_datetime(start):{_NAMES[bucket]}}") in self.partitions
 
 
 async def read_rolled_up(connection: Connection, now: int, span: Span) -> RolledUp:
