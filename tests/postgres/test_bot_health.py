@@ -180,7 +180,7 @@ def assert_history(items: list[HistoryItem], happened: list[Outcome], bucket: Bu
     assert not found
 
 
-@pytest.mark.parametrize(("bucket", "length"), [(Bucket.MINUTE, 5), (Bucket.HOUR, 60), (Bucket.DAY, 400)])
+@pytest.mark.parametrize(("bucket", "length"), [(Bucket.MINUTE, 5), (Bucket.HOUR, 60), (Bucket.DAY, 80)])
 async def test_a_history_is_what_the_events_add_up_to_however_much_is_rolled_up(
     connection: asyncpg.Connection, database_url: str, keep: Keep, bucket: Bucket, length: int
 ) -> None:
@@ -188,8 +188,8 @@ async def test_a_history_is_what_the_events_add_up_to_however_much_is_rolled_up(
     whole = Span(now - length * HOUR_US, now)
     wanted = HistoryRange(bucket, since=to_datetime(whole.begin))
     happened: list[Outcome] = []
-    for seed in range(3):
-        late_or_new = draw(seed, whole, 500)
+    for seed in range(2):
+        late_or_new = draw(seed, whole, 400)
         happened += late_or_new
         await keep(late_or_new)
         assert_history(await history(database_url, wanted), happened, bucket)
