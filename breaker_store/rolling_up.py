@@ -107,7 +107,7 @@ class _Run:
             await self._count(length, *span)
             spent = time.monotonic() - begun
             if spent < _QUICK_SECONDS:
-                at_once = min(at_once * 2, _MOST_AT_ONCE)
+                at_once = min(at_once * 4, _MOST_AT_ONCE)
             elif spent > _SLOW_SECONDS:
                 at_once = max(at_once // 2, 1)
 
@@ -167,8 +167,9 @@ class RollingUp:
             logger.exception("outcomes can't be rolled up")
             return DEFECT_SECONDS
         self._away = False
-        return _until_next_minute(time.time()) if report.finished else RETRY_SECONDS
+        return seconds_to_next_minute(time.time()) if report.finished else RETRY_SECONDS
 
 
-def _until_next_minute(now: float) -> float:
+def seconds_to_next_minute(now: float) -> float:
+    """Give how long it is until the next minute that ends has to be counted."""
     return 60.0 - (now - LATENESS_SECONDS) % 60.0
