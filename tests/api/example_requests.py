@@ -62,7 +62,7 @@ async def seed(database_url: str) -> None:
     lines = sorted((line for history in histories for line in history), key=lambda line: line.at_us)
     await import_outcomes(database_url, lines)
     await import_outcomes(
-        database_url, outcomes(105, "SSSFSSSFSSS", SLOW, start=time.time_ns() // 1_000 - 20 * SECOND)
+        database_url, outcomes(105, "SSSFSSSFSSS", SLOW, start=time.time_ns() // 1_000 - 80 * SECOND)
     )
     await roll_up_once(database_url)
 
