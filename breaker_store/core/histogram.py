@@ -52,21 +52,31 @@ class Histogram:
         return sum(self.counts.values())
 
     def quantiles_us(self, shares: Sequence[float]) -> list[float | None]:
-        """Give the durations that so great shares of the calls did not exceed; None if there were none.
-
-        Within the bucket, at most an eighth wide, the calls are taken to lie evenly (as Prometheus'
-        ``histogram_quantile`` does).
-
-        shares: above 0 and up to 1.
-        """
+        """Give the durations that so great shares of the calls did not exceed; see `quantiles_us`."""
         buckets = sorted(self.counts)
-        seen = list(accumulate(self.counts[bucket] for bucket in buckets))
-        if not seen:
-            return [None] * len(shares)
-        return [self._quantile_us(buckets, seen, share * seen[-1]) for share in shares]
+        return quantiles_us(buckets, [self.counts[bucket] for bucket in buckets], shares)
 
-    def _quantile_us(self, buckets: Sequence[int], seen: Sequence[int], wanted: float) -> float:
+
+_BEGINS_US: Final = [bucket_begin_us(bucket) for bucket in range(64 * BUCKETS_IN_DOUBLING + 1)]
+
+
+def quantiles_us(
+    buckets: Sequence[int], counts: Sequence[int], shares: Sequence[float]
+) -> list[float | None]:
+    """Give the durations that so great shares of the calls did not exceed; None if there were none.
+
+    Within the bucket, at most an eighth wide, the calls are taken to lie evenly (as Prometheus' ``histogram_quantile`` does).
+
+    buckets, counts: of those that have calls, in ascending order.
+    shares: above 0 and up to 1.
+    """
+    if not buckets:
+        return [None] * len(shares)
+    seen = list(accumulate(counts))
+    found: list[float | None] = []
+    for share in shares:
+        wanted = share * seen[-1]
         place = bisect_left(seen, wanted)
-        bucket, count = buckets[place], self.counts[buckets[place]]
-        begin, end = bucket_begin_us(bucket), bucket_begin_us(bucket + 1)
-        return begin + (end - begin) * (1 - (seen[place] - wanted) / count)
+        begin, end = _BEGINS_US[buckets[place]], _BEGINS_US[buckets[place] + 1]
+        found.append(end - (end - begin) * (seen[place] - wanted) / counts[place])
+    return found

@@ -22,16 +22,17 @@ from breaker_store.core.health import (
 from breaker_store.core.state import BreakerState
 from breaker_store.errors import UnknownBreakerError
 from breaker_store.postgres import loading
-from breaker_store.postgres.bot_tallies import BotTallies
+from breaker_store.postgres.bot_tallies import BotTallies, row_figures
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.explaining_sql import LAST_SUCCESS, NOW
 from breaker_store.postgres.health_history import (
+    NOTHING_KNOWN,
     Coverage,
+    Figures,
     HistoryItem,
     HistoryRange,
-    history_item,
-    quantiles_ms,
+    figures,
 )
 from breaker_store.postgres.reading import driver_connection_of
 from breaker_store.postgres.rolled_up import RolledUp, read_rolled_up
@@ -155,7 +156,7 @@ def _counted_failure(state: BreakerState) -> tuple[datetime | None, str | None]:
 
 def _describe(user_id: int, state: BreakerState, now: int, tally: Tally, latest: _Latest) -> BotHealth:
     judgement = judge_bot(tally, state)
-    p50, p95, p99 = quantiles_ms(tally)
+    p50, p95, p99, error_types = figures(tally)[-4:]
     return BotHealth(
         user_id=user_id,
         status=judgement.status.value,
@@ -179,7 +180,7 @@ def _describe(user_id: int, state: BreakerState, now: int, tally: Tally, latest:
         last_failure_at=latest.failure_at,
         last_error_type=latest.error_type,
         is_rate_limited=latest.is_rate_limited,
-        error_types=dict(tally.error_types),
+        error_types=error_types or {},
     )
 
 
@@ -213,16 +214,33 @@ async def bot_history(connection: AsyncConnection, user_id: int, wanted: History
     now = microseconds(await driver_connection.fetchval(NOW))
     span = wanted.span(now)
     rolled_up = await read_rolled_up(driver_connection, now, span)
-    tallies = await BotTallies(driver_connection, user_id, rolled_up).read(wanted.bucket, span)
+    known = await _read_figures(
+        BotTallies(driver_connection, user_id, rolled_up), wanted.bucket, span, rolled_up
+    )
     return [
-        _history_item(wanted.bucket, start, tallies.get(start), rolled_up)
+        _history_item(wanted.bucket, start, known.get(start), rolled_up)
         for start in span.starts(wanted.bucket)
     ]
 
 
-def _history_item(bucket: Bucket, start: int, tally: Tally | None, rolled_up: RolledUp) -> HistoryItem:
+async def _read_figures(
+    tallies: BotTallies, bucket: Bucket, span: Span, rolled_up: RolledUp
+) -> dict[int, Figures]:
+    """Give the figures of each bucket that has any; most are one row's, and need not be added to others."""
+    if rolled_up.drops:
+        return {start: figures(tally) for start, tally in (await tallies.read(bucket, span)).items()}
+    rows = await tallies.fetch(bucket, span)
+    known = {microseconds(row["started_at"]): row_figures(row) for row in rows}
+    open_starts = rolled_up.open_starts(bucket, span)
+    for start in open_starts:
+        known.pop(start, None)
+    counted = await tallies.read_open(bucket, open_starts)
+    return known | {start: figures(tally) for start, tally in counted.items()}
+
+
+def _history_item(bucket: Bucket, start: int, known: Figures | None, rolled_up: RolledUp) -> HistoryItem:
     if not rolled_up.is_kept(bucket, start):
-        return history_item(start, Coverage.NOT_KEPT, None)
+        return HistoryItem(to_datetime(start), Coverage.NOT_KEPT, *NOTHING_KNOWN)
     is_over = start + bucket.length_us <= rolled_up.now
     coverage = Coverage.COMPLETE if is_over else Coverage.RUNNING
-    return history_item(start, coverage, tally or _NOTHING)
+    return HistoryItem(to_datetime(start), coverage, *(known or figures(_NOTHING)))

@@ -13,18 +13,21 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
+import asyncpg
+
 from breaker_store.core.buckets import Bucket, Span, join
 from breaker_store.core.health import WEIGHT, Tally
 from breaker_store.core.histogram import Histogram
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
+from breaker_store.postgres.health_history import Figures, make_figures
 from breaker_store.postgres.rolled_up import LENGTHS, RolledUp
 from breaker_store.postgres.rollups_sql import COUNT_BITS, NEGLIGIBLE_AFTER
 
 Tallies = dict[int, Tally]
 """By where their buckets begin; a bucket without any outcome may be left out."""
 
-_COUNTED: Final = "started_at, drops, successes, failures, refusals, duration_us, durations, error_types"
+_COUNTED: Final = "started_at, drops, successes, failures, refusals, duration_us, durations, error_types::text AS error_types"
 _ORDERED: Final = {Bucket.MINUTE: ", weighted_us, weight_left, first_duration_us, failure_run"}
 _ROWS: Final = {
     bucket: f"""
@@ -106,23 +109,33 @@ class BotTallies:
 
     async def read(self, bucket: Bucket, span: Span) -> Tallies:
         """Add up by the buckets of which a span is made."""
-        tallies = await self._read_rows(bucket, span)
-        open_starts = [start for start in span.starts(bucket) if not self._rolled_up.is_final(bucket, start)]
-        whole = [start for start in open_starts if not self._is_better_parted(bucket, start)]
-        _add(tallies, bucket, await self._count_events(bucket, list(join(bucket, whole))))
-        for start in open_starts:
-            if bucket.finer is not None and start not in whole:
+        open_starts = self._rolled_up.open_starts(bucket, span)
+        tallies = self._read_rows(bucket, await self.fetch(bucket, span), set(open_starts))
+        _add(tallies, bucket, await self.read_open(bucket, open_starts))
+        return tallies
+
+    async def fetch(self, bucket: Bucket, span: Span) -> list[asyncpg.Record]:
+        """Fetch the roll-ups of a span, oldest first."""
+        times = to_datetime(span.begin), to_datetime(span.end)
+        rows: list[asyncpg.Record] = await self._connection.fetch(_ROWS[bucket], self._user_id, *times)
+        return rows
+
+    async def read_open(self, bucket: Bucket, starts: Sequence[int]) -> Tallies:
+        """Add up what the roll-ups of these buckets do not tell, or no longer truly."""
+        whole = [start for start in starts if not self._is_better_parted(bucket, start)]
+        tallies = await self._count_events(bucket, list(join(bucket, whole)))
+        for start in starts:
+            if bucket.finer is not None and self._is_better_parted(bucket, start):
                 parts = await self.read(bucket.finer, Span(start, start + bucket.length_us))
                 _add(tallies, bucket, parts)
         return tallies
 
-    async def _read_rows(self, bucket: Bucket, span: Span) -> Tallies:
+    def _read_rows(self, bucket: Bucket, rows: Iterable[asyncpg.Record], open_starts: set[int]) -> Tallies:
         """Read what is final, and what was counted of outcomes that have been dropped since."""
-        times = to_datetime(span.begin), to_datetime(span.end)
         tallies: Tallies = {}
-        for row in await self._connection.fetch(_ROWS[bucket], self._user_id, *times):
+        for row in rows:
             start = microseconds(row["started_at"])
-            if self._rolled_up.is_final(bucket, start) or row["drops"] < self._rolled_up.drops_of(start):
+            if start not in open_starts or row["drops"] < self._rolled_up.drops_of(start):
                 _add(tallies, bucket, {start: read_tally(row)})
         return tallies
 
@@ -159,7 +172,7 @@ def read_tally(row: Mapping[str, Any]) -> Tally:
         refusals=row["refusals"],
         duration_us=row["duration_us"],
         durations=read_durations(row["durations"]),
-        error_types=_read_error_types(row["error_types"]),
+        error_types=read_error_types(row["error_types"]),
     )
     if "weight_left" not in row:
         return tally
@@ -172,7 +185,7 @@ def read_tally(row: Mapping[str, Any]) -> Tally:
     )
 
 
-def _read_error_types(document: Any) -> Mapping[str, int]:
+def read_error_types(document: Any) -> Mapping[str, int]:
     """Read how many there were of each; a connection may have parsed it already."""
     parsed: Mapping[str, int] | None = json.loads(document) if isinstance(document, str) else document
     return parsed or _NONE
@@ -181,3 +194,14 @@ def _read_error_types(document: Any) -> Mapping[str, int]:
 def read_durations(numbers: Iterable[int] | None) -> Histogram:
     """Read a histogram: of each bucket that has calls, one number with both."""
     return Histogram({number >> COUNT_BITS: number & _CALLS for number in numbers or ()})
+
+
+def row_figures(row: asyncpg.Record) -> Figures:
+    """Give what a row of roll-ups alone tells; as from its tally, in a fifth of the time."""
+    numbers = row["durations"]
+    return make_figures(
+        *(row["successes"], row["failures"], row["refusals"], row["duration_us"]),
+        [number >> COUNT_BITS for number in numbers],
+        [number & _CALLS for number in numbers],
+        read_error_types(row["error_types"]),
+    )

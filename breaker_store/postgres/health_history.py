@@ -6,6 +6,7 @@ one of which nothing is kept are told apart.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,8 +14,9 @@ from typing import Final, TypeAlias
 
 from breaker_store.core.buckets import Bucket, Span
 from breaker_store.core.health import Tally
+from breaker_store.core.histogram import quantiles_us
 from breaker_store.errors import StoreError
-from breaker_store.postgres.codec import microseconds, to_datetime
+from breaker_store.postgres.codec import microseconds
 
 LARGEST_HISTORY: Final = 1_500
 """How many buckets an answer has at most: a day of minutes, two months of hours, four years of days."""
@@ -136,30 +138,37 @@ class HistoryItem:
     error_types: dict[str, int] | None
 
 
-def history_item(start: int, coverage: Coverage, tally: Tally | None) -> HistoryItem:
-    """Tell of a bucket; without a tally nothing is known of it."""
-    return HistoryItem(to_datetime(start), coverage, *figures(tally))
-
-
 def figures(tally: Tally | None) -> Figures:
     """Give the fields of a `HistoryItem` that tell what happened."""
     if tally is None:
         return NOTHING_KNOWN
+    buckets = sorted(tally.durations.counts)
+    counts = [tally.durations.counts[bucket] for bucket in buckets]
+    sums = tally.successes, tally.failures, tally.refusals, tally.duration_us
+    return make_figures(*sums, buckets, counts, tally.error_types)
+
+
+def make_figures(  # noqa: PLR0913, PLR0917 - each is another fact
+    successes: int,
+    failures: int,
+    refusals: int,
+    duration_us: int,
+    buckets: Sequence[int],
+    counts: Sequence[int],
+    error_types: Mapping[str, int],
+) -> Figures:
+    """Give the same from what a roll-up has; `buckets` of the histogram in ascending order, and the calls in each."""
+    calls, timed = successes + failures, sum(counts)
+    p50, p95, p99 = quantiles_us(buckets, counts, QUANTILES)
     return (
-        tally.requests,
-        tally.successes,
-        tally.failures,
-        tally.refusals,
-        tally.error_rate,
-        tally.mean_ms,
-        *quantiles_ms(tally),
-        dict(tally.error_types),
+        calls + refusals,
+        successes,
+        failures,
+        refusals,
+        failures / calls if calls else None,
+        duration_us / timed / 1_000 if timed else None,
+        None if p50 is None else p50 / 1_000,
+        None if p95 is None else p95 / 1_000,
+        None if p99 is None else p99 / 1_000,
+        dict(error_types),
     )
-
-
-def quantiles_ms(tally: Tally) -> tuple[float | None, float | None, float | None]:
-    """Give how long half of the calls took at most, 95 % of them, and 99 %; None if of none it is known."""
-    p50, p95, p99 = tally.durations.quantiles_us(QUANTILES)
-    if p50 is None or p95 is None or p99 is None:
-        return None, None, None
-    return p50 / 1_000, p95 / 1_000, p99 / 1_000

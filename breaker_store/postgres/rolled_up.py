@@ -7,7 +7,7 @@ roll-ups run or not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Final
@@ -91,9 +91,26 @@ class RolledUp:
             and not any(span.overlaps(unread) for unread in self.unread)
         )
 
-    def is_final(self, bucket: Bucket, start: int) -> bool:
-        """Tell whether a bot's rows of a bucket are what its events add up to; no row says that there is nothing."""
-        return self.is_counted(bucket, start) and self._has_partition(bucket, start)
+    def open_starts(self, bucket: Bucket, span: Span) -> list[int]:
+        """Give where the buckets begin of which a bot's rows may not be what its events add up to; no row says nothing."""
+        starts = span.starts(bucket)
+        if not self.has_begun:
+            return list(starts)
+        doubtful = [
+            Span(bucket.begin(self.now), span.end),
+            *self.unread,
+            *self._days_without_rows(bucket, span),
+        ]
+        found = {start for marked, start in self.marks if marked is bucket and start in starts}
+        for each in doubtful:
+            first = max(span.begin, bucket.begin(each.begin))
+            found.update(range(first, min(span.end, each.end), bucket.length_us))
+        return sorted(found)
+
+    def _days_without_rows(self, bucket: Bucket, span: Span) -> Iterator[Span]:
+        for day in Span(Bucket.DAY.begin(span.begin), span.end).starts(Bucket.DAY):
+            if not self._has_partition(bucket, day):
+                yield Span(day, day + Bucket.DAY.length_us)
 
     def is_kept(self, bucket: Bucket, start: int) -> bool:
         """Tell whether anything is left that tells of a bucket, or would if something had happened."""
