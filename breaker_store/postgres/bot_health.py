@@ -38,6 +38,7 @@ from breaker_store.postgres.reading import driver_connection_of
 from breaker_store.postgres.rolled_up import RolledUp, read_rolled_up
 
 _NOTHING: Final = Tally()
+_NO_CALLS: Final = figures(_NOTHING)
 
 # Within the window alone, so that it ends early.
 _LAST: Final = """
@@ -217,8 +218,11 @@ async def bot_history(connection: AsyncConnection, user_id: int, wanted: History
     known = await _read_figures(
         BotTallies(driver_connection, user_id, rolled_up), wanted.bucket, span, rolled_up
     )
+    running = wanted.bucket.begin(now)
     return [
-        _history_item(wanted.bucket, start, known.get(start), rolled_up)
+        _history_item(start, known.get(start), Coverage.COMPLETE if start < running else Coverage.RUNNING)
+        if rolled_up.is_kept(wanted.bucket, start)
+        else HistoryItem(to_datetime(start), Coverage.NOT_KEPT, *NOTHING_KNOWN)
         for start in span.starts(wanted.bucket)
     ]
 
@@ -238,9 +242,5 @@ async def _read_figures(
     return known | {start: figures(tally) for start, tally in counted.items()}
 
 
-def _history_item(bucket: Bucket, start: int, known: Figures | None, rolled_up: RolledUp) -> HistoryItem:
-    if not rolled_up.is_kept(bucket, start):
-        return HistoryItem(to_datetime(start), Coverage.NOT_KEPT, *NOTHING_KNOWN)
-    is_over = start + bucket.length_us <= rolled_up.now
-    coverage = Coverage.COMPLETE if is_over else Coverage.RUNNING
-    return HistoryItem(to_datetime(start), coverage, *(known or figures(_NOTHING)))
+def _history_item(start: int, known: Figures | None, coverage: Coverage) -> HistoryItem:
+    return HistoryItem(to_datetime(start), coverage, *(known or _NO_CALLS))

@@ -17,12 +17,12 @@ import asyncpg
 
 from breaker_store.core.buckets import Bucket, Span, join
 from breaker_store.core.health import WEIGHT, Tally
-from breaker_store.core.histogram import Histogram
+from breaker_store.core.histogram import COUNT_BITS, Histogram
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.health_history import Figures, make_figures
 from breaker_store.postgres.rolled_up import LENGTHS, RolledUp
-from breaker_store.postgres.rollups_sql import COUNT_BITS, NEGLIGIBLE_AFTER
+from breaker_store.postgres.rollups_sql import NEGLIGIBLE_AFTER
 
 Tallies = dict[int, Tally]
 """By where their buckets begin; a bucket without any outcome may be left out."""
@@ -37,7 +37,9 @@ _ROWS: Final = {
     """
     for bucket, length in LENGTHS.items()
 }
-_CALLS: Final = 2**COUNT_BITS - 1
+# Postgres writes no spaces around it, and `json.loads` takes twice as long to look for them.
+_decode: Final = json.JSONDecoder().raw_decode
+
 _NONE: Final[Mapping[str, int]] = {}
 
 _EVENTS: Final = f"""
@@ -171,8 +173,8 @@ def read_tally(row: Mapping[str, Any]) -> Tally:
         failures=row["failures"],
         refusals=row["refusals"],
         duration_us=row["duration_us"],
-        durations=read_durations(row["durations"]),
-        error_types=read_error_types(row["error_types"]),
+        durations=Histogram.unpack(row["durations"] or ()),
+        error_types=_read_error_types(row["error_types"]),
     )
     if "weight_left" not in row:
         return tally
@@ -185,23 +187,15 @@ def read_tally(row: Mapping[str, Any]) -> Tally:
     )
 
 
-def read_error_types(document: Any) -> Mapping[str, int]:
+def _read_error_types(document: Any) -> Mapping[str, int]:
     """Read how many there were of each; a connection may have parsed it already."""
     parsed: Mapping[str, int] | None = json.loads(document) if isinstance(document, str) else document
     return parsed or _NONE
 
 
-def read_durations(numbers: Iterable[int] | None) -> Histogram:
-    """Read a histogram: of each bucket that has calls, one number with both."""
-    return Histogram({number >> COUNT_BITS: number & _CALLS for number in numbers or ()})
-
-
-def row_figures(row: asyncpg.Record) -> Figures:
+def row_figures(row: Sequence[Any]) -> Figures:
     """Give what a row of roll-ups alone tells; as from its tally, in a fifth of the time."""
-    numbers = row["durations"]
-    return make_figures(
-        *(row["successes"], row["failures"], row["refusals"], row["duration_us"]),
-        [number >> COUNT_BITS for number in numbers],
-        [number & _CALLS for number in numbers],
-        read_error_types(row["error_types"]),
-    )
+    # By their order, since by their names it takes twice as long.
+    _, _, successes, failures, refusals, duration_us, durations, error_types, *_ = row
+    types = {} if error_types is None else _decode(error_types)[0]
+    return make_figures(successes, failures, refusals, duration_us, durations, types)

@@ -6,7 +6,7 @@ one of which nothing is kept are told apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from breaker_store.core.buckets import Bucket, Span
 from breaker_store.core.health import Tally
-from breaker_store.core.histogram import quantiles_us
+from breaker_store.core.histogram import COUNT_MASK, quantiles_us
 from breaker_store.errors import StoreError
 from breaker_store.postgres.codec import microseconds
 
@@ -142,10 +142,8 @@ def figures(tally: Tally | None) -> Figures:
     """Give the fields of a `HistoryItem` that tell what happened."""
     if tally is None:
         return NOTHING_KNOWN
-    buckets = sorted(tally.durations.counts)
-    counts = [tally.durations.counts[bucket] for bucket in buckets]
     sums = tally.successes, tally.failures, tally.refusals, tally.duration_us
-    return make_figures(*sums, buckets, counts, tally.error_types)
+    return make_figures(*sums, tally.durations.packed(), dict(tally.error_types))
 
 
 def make_figures(  # noqa: PLR0913, PLR0917 - each is another fact
@@ -153,13 +151,13 @@ def make_figures(  # noqa: PLR0913, PLR0917 - each is another fact
     failures: int,
     refusals: int,
     duration_us: int,
-    buckets: Sequence[int],
-    counts: Sequence[int],
-    error_types: Mapping[str, int],
+    durations: Sequence[int],
+    error_types: dict[str, int],
 ) -> Figures:
-    """Give the same from what a roll-up has; `buckets` of the histogram in ascending order, and the calls in each."""
-    calls, timed = successes + failures, sum(counts)
-    p50, p95, p99 = quantiles_us(buckets, counts, QUANTILES)
+    """Give the same from what a roll-up has; `durations` is the packed histogram."""
+    calls = successes + failures
+    p50, p95, p99 = quantiles_us(durations, QUANTILES)
+    timed = sum(durations) & COUNT_MASK
     return (
         calls + refusals,
         successes,
@@ -170,5 +168,5 @@ def make_figures(  # noqa: PLR0913, PLR0917 - each is another fact
         None if p50 is None else p50 / 1_000,
         None if p95 is None else p95 / 1_000,
         None if p99 is None else p99 / 1_000,
-        dict(error_types),
+        error_types,
     )

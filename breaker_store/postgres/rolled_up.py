@@ -114,7 +114,7 @@ class RolledUp:
 
     def is_kept(self, bucket: Bucket, start: int) -> bool:
         """Tell whether anything is left that tells of a bucket, or would if something had happened."""
-        return not self.drops_of(start) or self._has_partition(bucket, start)
+        return not self.drops or not self.drops_of(start) or self._has_partition(bucket, start)
 
     def drops_of(self, start: int) -> int:
         return self.drops.get(Bucket.DAY.begin(start), 0)
