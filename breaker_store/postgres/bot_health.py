@@ -48,7 +48,7 @@ ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC
 LIMIT 1
 """
 
-_IS_KNOWN: Final = "SELECT EXISTS (SELECT FROM breaker_states WHERE user_id = $1)"
+_NOW_IF_KNOWN: Final = "SELECT clock_timestamp() WHERE EXISTS (SELECT FROM breaker_states WHERE user_id = $1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +210,10 @@ async def bot_history(connection: AsyncConnection, user_id: int, wanted: History
 
     """
     driver_connection = await driver_connection_of(connection)
-    if not await driver_connection.fetchval(_IS_KNOWN, user_id):
+    time = await driver_connection.fetchval(_NOW_IF_KNOWN, user_id)
+    if time is None:
         raise UnknownBreakerError(user_id)
-    now = microseconds(await driver_connection.fetchval(NOW))
+    now = microseconds(time)
     span = wanted.span(now)
     rolled_up = await read_rolled_up(driver_connection, now, span)
     known = await _read_figures(

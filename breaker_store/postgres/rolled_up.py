@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
 from typing import Final
 
 import asyncpg
@@ -42,15 +41,15 @@ FROM (
 ) AS unread
 """
 
-_MARKS: Final = "SELECT bucket, started_at FROM rollup_marks WHERE started_at >= $1 AND started_at < $2"
-
-_DROPS: Final = """
-SELECT day, max(drops) AS drops FROM dropped_partitions WHERE day BETWEEN $1 AND $2 GROUP BY day
-"""
-
-# They are known by their names, as the days of the outcomes are.
-_PARTITIONS: Final = """
-SELECT parent.relname AS parent, substring(child.relname FROM '[0-9]+$') AS name
+# In one statement, since each costs a journey. Partitions are known by their names, as the days of the outcomes are.
+_NOTES: Final = """
+SELECT 'mark' AS of, bucket AS number, started_at AS at, NULL AS name
+FROM rollup_marks WHERE started_at >= $1 AND started_at < $2
+UNION ALL
+SELECT 'drop', max(drops), day::timestamp AT TIME ZONE 'UTC', NULL
+FROM dropped_partitions WHERE day BETWEEN $3 AND $4 GROUP BY day
+UNION ALL
+SELECT parent.relname, NULL, NULL, substring(child.relname FROM '[0-9]+$')
 FROM pg_inherits
 JOIN pg_class AS parent ON parent.oid = inhparent
 JOIN pg_class AS child ON child.oid = inhrelid
@@ -132,23 +131,18 @@ async def read_rolled_up(connection: Connection, now: int, span: Span) -> Rolled
     unread = []
     if progress is not None:
         unread = await connection.fetch(_UNREAD, progress["snapshot"], progress["oldest"])
-    marks = await connection.fetch(_MARKS, *times)
-    drops = await connection.fetch(_DROPS, *(each.date() for each in times))
-    partitions = await connection.fetch(_PARTITIONS)
+    notes = await connection.fetch(_NOTES, *times, *(each.date() for each in times))
+    marks = [(row["number"], row["at"]) for row in notes if row["of"] == "mark"]
     return RolledUp(
         now=now,
         has_begun=progress is not None,
         unread=tuple(map(_read_span, unread)),
-        marks=frozenset((_BUCKETS[row["bucket"]], microseconds(row["started_at"])) for row in marks),
-        drops={_midnight(row["day"]): row["drops"] for row in drops},
-        partitions=frozenset((row["parent"], row["name"]) for row in partitions),
+        marks=frozenset((_BUCKETS[number], microseconds(at)) for number, at in marks),
+        drops={microseconds(row["at"]): row["number"] for row in notes if row["of"] == "drop"},
+        partitions=frozenset((row["of"], row["name"]) for row in notes if row["name"] is not None),
     )
 
 
 def _read_span(row: asyncpg.Record) -> Span:
     # The latest event is within it.
     return Span(microseconds(row["begin"]), microseconds(row["end"]) + 1)
-
-
-def _midnight(day: date) -> int:
-    return microseconds(datetime.combine(day, time.min, UTC))
