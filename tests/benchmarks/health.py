@@ -27,8 +27,8 @@ BOTS_WITH_HISTORY = 1_000
 BATCHES = 1_000_000
 HOURS = 720
 
-ROUNDS = 5
-REQUESTS_A_ROUND = 100
+ROUNDS = 7
+REQUESTS_A_ROUND = 300
 
 FLEET, FLEET_HISTORY = "the fleet", "30 days of hours of the fleet"
 BOT, BOT_HISTORY = "one bot", "30 days of hours of one bot"
