@@ -23,6 +23,7 @@ from breaker_store.api.failed_attempts import FailedAttempts
 from breaker_store.api.feed import Feed
 from breaker_store.api.problems import describe_status, handle_errors
 from breaker_store.api.routers import (
+    bot_health,
     bots,
     circuit_breakers,
     explanations,
@@ -77,6 +78,7 @@ def create_app(database_url: str | None = None, *, authenticate: Authenticate | 
     app.include_router(explanations.router, responses=REFUSALS)
     app.include_router(stream.router, responses=REFUSALS)
     app.include_router(staged_resets.router, responses=REFUSALS)
+    app.include_router(bot_health.router, responses=REFUSALS)
     app.include_router(circuit_breakers.router, responses=REFUSALS)
     app.include_router(bots.router, responses=REFUSALS)
     app.include_router(health.router)

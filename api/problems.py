@@ -34,6 +34,7 @@ from breaker_store.errors import (
 )
 from breaker_store.postgres.cursors import CursorError
 from breaker_store.postgres.explaining import UnknownTransitionError
+from breaker_store.postgres.health_history import HistoryRangeError
 from breaker_store.postgres.horizon import FutureError, HorizonError
 from breaker_store.postgres.staged_resets import NotStagedError, UnknownStagedResetError
 
@@ -111,6 +112,9 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     NotStagedError: ProblemType("not-staged", HTTPStatus.CONFLICT, "Nothing was staged"),
     UnknownStagedResetError: ProblemType(
         "unknown-staged-reset", HTTPStatus.NOT_FOUND, "Unknown staged reset"
+    ),
+    HistoryRangeError: ProblemType(
+        "history-too-long", HTTPStatus.UNPROCESSABLE_ENTITY, "The history is too long for one answer"
     ),
     RequestValidationError: ProblemType(
         "invalid-request", HTTPStatus.UNPROCESSABLE_ENTITY, "The request makes no sense"

@@ -22,6 +22,7 @@ A branch is what a caller can do about it, a leaf is what went wrong::
         ├── UnknownTransitionError  look for its id in the user's history (postgres/explaining.py)
         ├── HorizonError            ask for a later time: the log does not go back so far (postgres/horizon.py)
         ├── FutureError             ask for a time that has been (postgres/horizon.py)
+        ├── HistoryRangeError       ask for less time, or for longer parts (postgres/health_history.py)
         ├── SchemaError             `breaker-store migrate up`, or update this package
         │   ├── NotMigratedError
         │   ├── SchemaBehindError

@@ -20,6 +20,7 @@ from breaker_store.cli import (
     erase,
     export,
     follow,
+    health,
     history,
     imports,
     migrate,
@@ -63,6 +64,7 @@ app = typer.Typer(
 app.command("why", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(why.explain_transition)
 app.command("state", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(state.show_state)
 app.command("history", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(history.show_history)
+app.command("health", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(health.show_health)
 app.command("list", rich_help_panel=ASK)(breaker_list.list_breakers)
 app.command("transitions", rich_help_panel=ASK)(transitions.list_transitions)
 app.command("follow", rich_help_panel=ASK)(follow.follow)

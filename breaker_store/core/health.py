@@ -196,7 +196,7 @@ class Tally:
     @property
     def mean_ms(self) -> float | None:
         """How long the calls took in the mean; None if of none it is known."""
-        return None if self.first_duration_us is None else self.duration_us / self.durations.total / 1_000
+        return self.duration_us / total / 1_000 if (total := self.durations.total) else None
 
     @property
     def average_ms(self) -> float | None:

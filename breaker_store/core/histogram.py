@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import math
 import struct
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final, Self
 
 BUCKETS_IN_DOUBLING: Final = 8
+COUNT_BITS: Final = 40
+COUNT_MASK: Final = 2**COUNT_BITS - 1
 _BITS: Final = 3
 _EXPONENT_OF_ONE: Final = 1_023 << _BITS
 
@@ -49,20 +53,36 @@ class Histogram:
     def total(self) -> int:
         return sum(self.counts.values())
 
-    def quantile_us(self, share: float) -> float | None:
-        """Give the duration that so great a share of the calls did not exceed; None if there were none.
+    def packed(self) -> list[int]:
+        """Give it as roll-ups keep it: for each bucket that has calls, in ascending order, ``bucket * 2^40 + calls``."""
+        return [(bucket << COUNT_BITS) + self.counts[bucket] for bucket in sorted(self.counts)]
 
-        Within the bucket, at most an eighth wide, the calls are taken to lie evenly (as Prometheus'
-        ``histogram_quantile`` does).
+    @classmethod
+    def unpack(cls, packed: Iterable[int]) -> Self:
+        """Read what `packed` gave."""
+        return cls({number >> COUNT_BITS: number & COUNT_MASK for number in packed})
 
-        share: above 0 and up to 1.
-        """
-        wanted = share * self.total
-        seen = 0
-        for bucket in sorted(self.counts):
-            count = self.counts[bucket]
-            if seen + count >= wanted:
-                begin, end = bucket_begin_us(bucket), bucket_begin_us(bucket + 1)
-                return begin + (end - begin) * (wanted - seen) / count
-            seen += count
-        return None
+
+_BEGINS_US: Final = [bucket_begin_us(bucket) for bucket in range(64 * BUCKETS_IN_DOUBLING + 1)]
+
+
+def quantiles_us(packed: Sequence[int], shares: Sequence[float]) -> list[float | None]:
+    """Give the durations that so great shares of a histogram's calls did not exceed; None if there were none.
+
+    Within the bucket, at most an eighth wide, the calls are taken to lie evenly (as Prometheus' ``histogram_quantile`` does).
+    It takes the packed form, since of a history there are hundreds, and of each a few buckets matter.
+
+    shares: above 0 and up to 1.
+    """
+    # Added up as they are: below the buckets stands how many calls there were so far.
+    seen = list(accumulate(packed))
+    if not seen:
+        return [None] * len(shares)
+    found: list[float | None] = []
+    for share in shares:
+        wanted = share * (seen[-1] & COUNT_MASK)
+        place = bisect_left(seen, wanted, key=COUNT_MASK.__and__)
+        bucket, count = packed[place] >> COUNT_BITS, packed[place] & COUNT_MASK
+        begin, end = _BEGINS_US[bucket], _BEGINS_US[bucket + 1]
+        found.append(end - (end - begin) * ((seen[place] & COUNT_MASK) - wanted) / count)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from breaker_store.core.events import EventId
 from breaker_store.importing.formats import ImportedOutcome
 from breaker_store.importing.run import import_outcomes
 from breaker_store.postgres.feed import AnotherHistory, FeedCursor
+from breaker_store.rolling_up import roll_up_once
 
 NOBODY_LISTENS = "postgresql://nobody@127.0.0.1:1/nothing"
 END = "\n\n"
@@ -25,6 +27,7 @@ BOTS = "/api/admin/system/bots"
 SECOND = 1_000_000
 START = 1_772_330_400 * SECOND  # 2026-03-01T02:00:00Z
 AN_INSTANT = "2026-03-01T02:00:07Z"
+TWO_MINUTES = "bucket=minute&since=2026-03-01T02:01:00Z&until=2026-03-01T02:03:00Z"
 LONG_AGO = "2019-01-01T00:00:00Z"
 LONG_AHEAD = "2199-01-01T00:00:00Z"
 REVOKED = ("Unauthorized", "401: the bot's token was revoked")
@@ -35,11 +38,13 @@ MAINTENANCE = {"expires_in_seconds": 7_200, "reason": "the provider is being mov
 PROVIDER_IS_BACK = {"error": REVOKED[0], "per_second": 2, "reason": "the provider is back"}
 
 
-def outcomes(user_id: int, letters: str, error: tuple[str, str], step: int = SECOND) -> list[ImportedOutcome]:
+def outcomes(
+    user_id: int, letters: str, error: tuple[str, str], step: int = SECOND, start: int = START
+) -> list[ImportedOutcome]:
     """Make an outcome a step for each letter: S for a success, F for a failure."""
     return [
         ImportedOutcome(
-            user_id, START + number * step, letter == "S", 184_000, "sendMessage",
+            user_id, start + number * step, letter == "S", 184_000, "sendMessage",
             *((None, None) if letter == "S" else error), (user_id * 2**90 + number).to_bytes(16, "big"),
         )
         for number, letter in enumerate(letters)
@@ -47,7 +52,7 @@ def outcomes(user_id: int, letters: str, error: tuple[str, str], step: int = SEC
 
 
 async def seed(database_url: str) -> None:
-    """Store what happened to four bots in a night: one's token was revoked, two found the service slow."""
+    """Store what happened to four bots in a night: one's token was revoked, two found the service slow; and to one just now."""
     histories = [
         outcomes(101, "SSSSSFFFFFF", REVOKED),
         outcomes(102, "SSSFFFFF" + "S" * 80, SLOW),
@@ -56,6 +61,10 @@ async def seed(database_url: str) -> None:
     ]
     lines = sorted((line for history in histories for line in history), key=lambda line: line.at_us)
     await import_outcomes(database_url, lines)
+    await import_outcomes(
+        database_url, outcomes(105, "SSSFSSSFSSS", SLOW, start=time.time_ns() // 1_000 - 80 * SECOND)
+    )
+    await roll_up_once(database_url)
 
 
 async def stream_events(database_url: str) -> str:
@@ -151,8 +160,18 @@ def answered() -> Iterator[Request]:
     yield Request("summarize", f"{PREFIX}/summary?at={AN_INSTANT}", name="at an instant")
     yield Request("show_state", f"{PREFIX}/101?at={AN_INSTANT}", name="at an instant")
     yield Request("reset", f"{PREFIX}/103/reset", method="POST", body={"reason": "the service is well again"})
+    yield from healthy()
     yield from acted()
     yield from staged()
+
+
+def healthy() -> Iterator[Request]:
+    """How bots are and were."""
+    yield Request("show_fleet_health", f"{BOTS}/health")
+    yield Request("list_unhealthy_bots", f"{BOTS}/unhealthy?limit=1")
+    yield Request("show_fleet_history", f"{BOTS}/health/history?{TWO_MINUTES}")
+    yield Request("show_bot_health", f"{BOTS}/105/health")
+    yield Request("show_bot_history", f"{BOTS}/102/health/history?{TWO_MINUTES}")
 
 
 def acted() -> Iterator[Request]:
@@ -195,6 +214,7 @@ def refused() -> Iterator[Request]:
     yield Request("stream_transitions", f"{PREFIX}/transitions/stream?after=me", 400, "no id of the stream")
     yield Request("stream_transitions", f"{PREFIX}/transitions/stream?since=1", 422, "unknown parameter")
     yield from refused_explanations()
+    yield from refused_healths()
     yield from refused_instants()
     yield from refused_actions()
     yield from refused_stagings()
@@ -205,6 +225,17 @@ def refused_explanations() -> Iterator[Request]:
     yield Request(name, f"{PREFIX}/404404/transitions/latest/explanation", 404, "unknown user")
     yield Request(name, f"{path}/1-1/explanation", 404, "unknown transition")
     yield Request(name, f"{path}/first/explanation", 422, "no event's id")
+
+
+def refused_healths() -> Iterator[Request]:
+    for name, path in (("show_bot_health", "health"), ("show_bot_history", "health/history")):
+        yield Request(name, f"{BOTS}/404404/{path}", 404, "unknown user")
+        yield Request(name, f"{BOTS}/me/{path}", 422, "no user id")
+    for name, path in (("show_bot_history", "101/health/history"), ("show_fleet_history", "health/history")):
+        yield Request(name, f"{BOTS}/{path}?bucket=minute&since={LONG_AGO}", 422, "too long")
+    yield Request("show_fleet_history", f"{BOTS}/health/history?bucket=week", 422, "no such bucket")
+    yield Request("list_unhealthy_bots", f"{BOTS}/unhealthy?cursor=page-2", 400, "bad cursor")
+    yield Request("list_unhealthy_bots", f"{BOTS}/unhealthy?limit=0", 422, "no limit")
 
 
 def refused_instants() -> Iterator[Request]:

@@ -10,6 +10,7 @@ import pytest
 from breaker_store.control import ATTEMPTS
 
 PREFIX = "/api/admin/system/circuit-breakers"
+BOTS = "/api/admin/system/bots"
 VERSIONS = "breaker_store_alembic_version"
 
 
@@ -245,6 +246,11 @@ async def test_every_route_documents_its_errors(client):
         "/api/admin/system/bots/{user_id}/resume": {"400", "404", "409", "412", "422", "503"},
         f"{PREFIX}/staged-resets": {"400", "409", "422", "503"},
         f"{PREFIX}/staged-resets/matches": {"422", "503"},
+        f"{BOTS}/health": {"503"},
+        f"{BOTS}/unhealthy": {"400", "422", "503"},
+        f"{BOTS}/health/history": {"422", "503"},
+        f"{BOTS}/{{user_id}}/health": {"404", "422", "503"},
+        f"{BOTS}/{{user_id}}/health/history": {"404", "422", "503"},
         f"{PREFIX}/staged-resets/{{staged_reset_id}}": {"404", "422", "503"},
         f"{PREFIX}/staged-resets/{{staged_reset_id}}/stop": {"404", "422", "503"},
         f"{PREFIX}/{{user_id}}/transitions": {"400", "404", "422", "503"},

@@ -135,11 +135,15 @@ async def find_or_fill_states(server_url: str, breakers: int) -> str:
     """Give the address of a database with so many breakers and no events; one in a hundred is not closed."""
 
     async def fill(_database_url: str, connection: Connection) -> None:
-        await connection.execute(_STATES_NOT_ALL_CLOSED, breakers, timeout=300)
-        await connection.execute(_COUNT_BREAKERS, timeout=300)
+        await add_fleet(connection, breakers)
         await tidy(connection)
 
     return await find_or_make(server_url, f"states_{breakers}", fill)
+
+
+async def add_fleet(connection: Connection, breakers: int) -> None:
+    await connection.execute(_STATES_NOT_ALL_CLOSED, breakers, timeout=300)
+    await connection.execute(_COUNT_BREAKERS, timeout=300)
 
 
 async def find_or_make(server_url: str, name: str, fill: Fill) -> str:

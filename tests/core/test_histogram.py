@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as some
 
-from breaker_store.core.histogram import Histogram, bucket_begin_us, bucket_of
+from breaker_store.core.histogram import Histogram, bucket_begin_us, bucket_of, quantiles_us
 
 durations = some.integers(0, 2**45)
 
@@ -27,7 +27,7 @@ def test_adding_histograms_is_the_histogram_of_all(one: list[int], other: list[i
 def test_a_quantile_lies_in_the_bucket_of_the_duration_that_it_estimates(
     found: list[int], share: float
 ) -> None:
-    estimate = Histogram.of(found).quantile_us(share)
+    [estimate] = quantiles_us(Histogram.of(found).packed(), [share])
     exact = next(duration for number, duration in enumerate(sorted(found), 1) if number >= share * len(found))
     bucket = bucket_of(exact)
     assert estimate is not None
@@ -35,4 +35,11 @@ def test_a_quantile_lies_in_the_bucket_of_the_duration_that_it_estimates(
 
 
 def test_without_calls_there_is_no_quantile() -> None:
-    assert Histogram().quantile_us(0.5) is None
+    assert quantiles_us(Histogram().packed(), [0.5, 0.9]) == [None, None]
+
+
+@given(some.lists(durations))
+def test_a_histogram_can_be_packed_and_unpacked(found: list[int]) -> None:
+    packed = Histogram.of(found).packed()
+    assert packed == sorted(packed)
+    assert Histogram.unpack(packed) == Histogram.of(found)

@@ -1,0 +1,75 @@
+"""How bots are and were: one of them, by its events, and all of them together, as they were judged last."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.exceptions import RequestValidationError
+
+from breaker_store.api.dependencies import Reader
+from breaker_store.api.problems import describe_errors
+from breaker_store.api.schemas.bot_health import (
+    BotHealthAnswer,
+    FleetHealthAnswer,
+    FleetHistoryAnswer,
+    HealthHistoryAnswer,
+    HealthHistoryQuery,
+    UnhealthyBotsAnswer,
+    UnhealthyQuery,
+)
+from breaker_store.api.schemas.parameters import UserId
+from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
+from breaker_store.postgres import bot_health, fleet_health, fleet_history
+from breaker_store.postgres.cursors import CursorError, write_optional
+from breaker_store.postgres.health_history import HistoryRangeError
+
+PREFIX = "/api/admin/system/bots"
+
+router = APIRouter(
+    prefix=PREFIX, tags=["bots' health"], responses=describe_errors(LogUnavailableError, SchemaError)
+)
+
+_BOT_ERRORS = describe_errors(UnknownBreakerError, RequestValidationError)
+
+
+@router.get("/health")
+async def show_fleet_health(connection: Reader) -> FleetHealthAnswer:
+    """Show how all bots are together: how many are healthy, and what their calls came to in the window."""
+    return FleetHealthAnswer(health=await fleet_health.fleet_health(connection))
+
+
+@router.get("/unhealthy", responses=describe_errors(CursorError, RequestValidationError))
+async def list_unhealthy_bots(
+    connection: Reader, query: Annotated[UnhealthyQuery, Query()]
+) -> UnhealthyBotsAnswer:
+    """List the bots that are not healthy, worst first; suspended ones come last."""
+    page = await fleet_health.unhealthy_bots(connection, limit=query.limit, after=query.after())
+    return UnhealthyBotsAnswer(bots=page.items, next_cursor=write_optional(page.next_cursor))
+
+
+@router.get("/health/history", responses=describe_errors(HistoryRangeError, RequestValidationError))
+async def show_fleet_history(
+    connection: Reader, query: Annotated[HealthHistoryQuery, Query()]
+) -> FleetHistoryAnswer:
+    """Show how all bots were together, minute by minute, hour by hour or day by day."""
+    history = await fleet_history.fleet_history(connection, query.to_range())
+    return FleetHistoryAnswer(bucket=query.bucket, history=history)
+
+
+@router.get("/{user_id}/health", responses=_BOT_ERRORS)
+async def show_bot_health(connection: Reader, user_id: UserId) -> BotHealthAnswer:
+    """Show how a bot is, by its calls of the last minutes, its breaker, and whether it is suspended."""
+    return BotHealthAnswer(health=await bot_health.bot_health(connection, user_id))
+
+
+@router.get(
+    "/{user_id}/health/history",
+    responses=describe_errors(UnknownBreakerError, HistoryRangeError, RequestValidationError),
+)
+async def show_bot_history(
+    connection: Reader, user_id: UserId, query: Annotated[HealthHistoryQuery, Query()]
+) -> HealthHistoryAnswer:
+    """Show how a bot was, minute by minute, hour by hour or day by day."""
+    history = await bot_health.bot_history(connection, user_id, query.to_range())
+    return HealthHistoryAnswer(user_id=user_id, bucket=query.bucket, history=history)

@@ -1,0 +1,247 @@
+"""How one bot is, and how it was: by the outcomes of its calls, its breaker, and whether somebody suspended it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from breaker_store.core.buckets import Bucket, Span
+from breaker_store.core.events import Kind
+from breaker_store.core.health import (
+    DEFAULT_THRESHOLDS,
+    MINUTE_US,
+    Judgement,
+    Tally,
+    judge,
+    says_too_fast,
+)
+from breaker_store.core.state import BreakerState
+from breaker_store.errors import UnknownBreakerError
+from breaker_store.postgres import loading
+from breaker_store.postgres.bot_tallies import BotTallies, row_figures
+from breaker_store.postgres.codec import microseconds, to_datetime
+from breaker_store.postgres.connecting import Connection
+from breaker_store.postgres.explaining_sql import LAST_SUCCESS, NOW
+from breaker_store.postgres.health_history import (
+    NOTHING_KNOWN,
+    Coverage,
+    Figures,
+    HistoryItem,
+    HistoryRange,
+    figures,
+)
+from breaker_store.postgres.reading import driver_connection_of
+from breaker_store.postgres.rolled_up import RolledUp, read_rolled_up
+
+_NOTHING: Final = Tally()
+_NO_CALLS: Final = figures(_NOTHING)
+
+# Within the window alone, so that it ends early.
+_LAST: Final = """
+SELECT occurred_at, error_type FROM breaker_outcomes
+WHERE user_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = ANY($4::smallint[])
+ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC
+LIMIT 1
+"""
+
+_NOW_IF_KNOWN: Final = "SELECT clock_timestamp() WHERE EXISTS (SELECT FROM breaker_states WHERE user_id = $1)"
+
+
+@dataclass(frozen=True, slots=True)
+class BotHealth:
+    """How a bot is, by the outcomes of the window: the minute that runs and the whole ones before it.
+
+    Attributes:
+        findings: what made the status, worst first; empty if it is healthy.
+        as_of: the end of the window.
+        error_rate: failures among the calls that were made, 0 to 1; None if none was.
+        average_ms: how long calls took, each weighing 0.3 of what is told after it.
+        consecutive_failures: up to now, within the window.
+        last_success_at: also before the window, within the last 20,000 outcomes.
+        last_failure_at, last_error_type: before the window, of the last failure that the breaker counted.
+        is_rate_limited: whether the last call was answered that calls come too fast.
+
+    """
+
+    user_id: int
+    status: str
+    findings: list[str]
+    breaker_state: str
+    as_of: datetime
+    window_begins_at: datetime
+    window_minutes: int
+    total_requests: int
+    successful_requests: int
+    failed_requests: int
+    refused_requests: int
+    error_rate: float | None
+    average_ms: float | None
+    mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    consecutive_failures: int
+    last_success_at: datetime | None
+    last_failure_at: datetime | None
+    last_error_type: str | None
+    is_rate_limited: bool
+    error_types: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    """The last of each; times are of the database's clock."""
+
+    success_at: datetime | None
+    failure_at: datetime | None
+    error_type: str | None
+    is_rate_limited: bool
+
+
+async def bot_health(connection: AsyncConnection, user_id: int) -> BotHealth:
+    """Tell how a bot is now.
+
+    Raises:
+        UnknownBreakerError: nothing is stored of this user.
+
+    """
+    driver_connection = await driver_connection_of(connection)
+    stored = await loading.read_breaker(driver_connection, user_id, None)
+    if stored is None:
+        raise UnknownBreakerError(user_id)
+    now = microseconds(await driver_connection.fetchval(NOW))
+    window = Span(DEFAULT_THRESHOLDS.window_begin(now), Bucket.MINUTE.begin(now) + MINUTE_US)
+    tally = await read_window(driver_connection, user_id, now, window)
+    latest = await _read_latest(driver_connection, user_id, window, tally, stored.state)
+    return _describe(user_id, stored.state, now, tally, latest)
+
+
+async def read_window(connection: Connection, user_id: int, now: int, window: Span) -> Tally:
+    """Add up a bot's outcomes within a span of whole minutes, up to now."""
+    rolled_up = await read_rolled_up(connection, now, window)
+    minutes = await BotTallies(connection, user_id, rolled_up).read(Bucket.MINUTE, window)
+    return sum((minutes[start] for start in sorted(minutes)), start=_NOTHING)
+
+
+async def _read_latest(
+    connection: Connection, user_id: int, window: Span, tally: Tally, state: BreakerState
+) -> _Latest:
+    since, until = to_datetime(window.begin), to_datetime(window.end)
+
+    async def last(*kinds: Kind) -> asyncpg.Record | None:
+        return await connection.fetchrow(_LAST, user_id, since, until, list(map(int, kinds)))
+
+    success = await (
+        last(Kind.SUCCESS) if tally.successes else connection.fetchrow(LAST_SUCCESS, user_id, since)
+    )
+    call = await last(Kind.SUCCESS, Kind.FAILURE) if tally.calls else None
+    failure_at, error_type = _counted_failure(state)
+    if tally.failures and (failure := await last(Kind.FAILURE)):
+        failure_at, error_type = failure
+    return _Latest(
+        success_at=success and success["occurred_at"],
+        failure_at=failure_at,
+        error_type=error_type,
+        is_rate_limited=call is not None and says_too_fast(call["error_type"]),
+    )
+
+
+def _counted_failure(state: BreakerState) -> tuple[datetime | None, str | None]:
+    failure = state.last_failure
+    return (None, None) if failure is None else (to_datetime(failure.at), failure.error_type)
+
+
+def _describe(user_id: int, state: BreakerState, now: int, tally: Tally, latest: _Latest) -> BotHealth:
+    judgement = judge_bot(tally, state)
+    p50, p95, p99, error_types = figures(tally)[-4:]
+    return BotHealth(
+        user_id=user_id,
+        status=judgement.status.value,
+        findings=list(judgement.findings),
+        breaker_state=state.state.value,
+        as_of=to_datetime(now),
+        window_begins_at=to_datetime(DEFAULT_THRESHOLDS.window_begin(now)),
+        window_minutes=DEFAULT_THRESHOLDS.window_minutes,
+        total_requests=tally.requests,
+        successful_requests=tally.successes,
+        failed_requests=tally.failures,
+        refused_requests=tally.refusals,
+        error_rate=tally.error_rate,
+        average_ms=tally.average_ms,
+        mean_ms=tally.mean_ms,
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
+        consecutive_failures=tally.failure_run,
+        last_success_at=latest.success_at,
+        last_failure_at=latest.failure_at,
+        last_error_type=latest.error_type,
+        is_rate_limited=latest.is_rate_limited,
+        error_types=error_types or {},
+    )
+
+
+def judge_bot(tally: Tally, state: BreakerState) -> Judgement:
+    return judge(
+        error_rate=tally.error_rate,
+        failure_run=tally.failure_run,
+        mean_ms=tally.mean_ms,
+        average_ms=tally.average_ms,
+        state=state.state,
+        is_suspended=_is_suspended(state),
+    )
+
+
+def _is_suspended(_state: BreakerState) -> bool:
+    # Nobody can suspend a bot yet.
+    return False
+
+
+async def bot_history(connection: AsyncConnection, user_id: int, wanted: HistoryRange) -> list[HistoryItem]:
+    """Tell how a bot was, bucket by bucket, oldest first.
+
+    Raises:
+        UnknownBreakerError: nothing is stored of this user.
+        HistoryRangeError: there are too many buckets.
+
+    """
+    driver_connection = await driver_connection_of(connection)
+    time = await driver_connection.fetchval(_NOW_IF_KNOWN, user_id)
+    if time is None:
+        raise UnknownBreakerError(user_id)
+    now = microseconds(time)
+    span = wanted.span(now)
+    rolled_up = await read_rolled_up(driver_connection, now, span)
+    known = await _read_figures(
+        BotTallies(driver_connection, user_id, rolled_up), wanted.bucket, span, rolled_up
+    )
+    running = wanted.bucket.begin(now)
+    return [
+        _history_item(start, known.get(start), Coverage.COMPLETE if start < running else Coverage.RUNNING)
+        if rolled_up.is_kept(wanted.bucket, start)
+        else HistoryItem(to_datetime(start), Coverage.NOT_KEPT, *NOTHING_KNOWN)
+        for start in span.starts(wanted.bucket)
+    ]
+
+
+async def _read_figures(
+    tallies: BotTallies, bucket: Bucket, span: Span, rolled_up: RolledUp
+) -> dict[int, Figures]:
+    """Give the figures of each bucket that has any; most are one row's, and need not be added to others."""
+    if rolled_up.drops:
+        return {start: figures(tally) for start, tally in (await tallies.read(bucket, span)).items()}
+    rows = await tallies.fetch(bucket, span)
+    known = {microseconds(row["started_at"]): row_figures(row) for row in rows}
+    open_starts = rolled_up.open_starts(bucket, span)
+    for start in open_starts:
+        known.pop(start, None)
+    counted = await tallies.read_open(bucket, open_starts)
+    return known | {start: figures(tally) for start, tally in counted.items()}
+
+
+def _history_item(start: int, known: Figures | None, coverage: Coverage) -> HistoryItem:
+    return HistoryItem(to_datetime(start), coverage, *(known or _NO_CALLS))
