@@ -22,6 +22,7 @@ from breaker_store.api.failed_attempts import FailedAttempts
 from breaker_store.api.feed import Feed
 from breaker_store.api.problems import describe_status, handle_errors
 from breaker_store.api.routers import (
+    bots,
     circuit_breakers,
     explanations,
     health,
@@ -76,6 +77,7 @@ def create_app(database_url: str | None = None, *, authenticate: Authenticate | 
     app.include_router(stream.router, responses=REFUSALS)
     app.include_router(staged_resets.router, responses=REFUSALS)
     app.include_router(circuit_breakers.router, responses=REFUSALS)
+    app.include_router(bots.router, responses=REFUSALS)
     app.include_router(health.router)
     complete_document(app)
     app.add_api_route("/", _show_documentation, include_in_schema=False)

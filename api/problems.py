@@ -25,8 +25,10 @@ from breaker_store.control import ChangedBreakerError, ContendedBreakerError, Ex
 from breaker_store.errors import (
     LogUnavailableError,
     NotForcedOpenError,
+    NotSuspendedError,
     SchemaError,
     StoreError,
+    SuspendedError,
     UnknownBreakerError,
 )
 from breaker_store.postgres.cursors import CursorError
@@ -102,6 +104,8 @@ PROBLEM_TYPES: Final[Mapping[type[Exception], ProblemType]] = {
     NotForcedOpenError: ProblemType(
         "not-forced-open", HTTPStatus.CONFLICT, "The circuit breaker is not forced open"
     ),
+    SuspendedError: ProblemType("suspended", HTTPStatus.CONFLICT, "The bot is suspended"),
+    NotSuspendedError: ProblemType("not-suspended", HTTPStatus.CONFLICT, "The bot is not suspended"),
     ExpiryError: ProblemType("bad-expiry", HTTPStatus.UNPROCESSABLE_ENTITY, "Not a time to force open until"),
     NotStagedError: ProblemType("not-staged", HTTPStatus.CONFLICT, "Nothing was staged"),
     UnknownStagedResetError: ProblemType(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from breaker_store.core.events import CircuitState, EventId, Failure, Kind, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.errors import (
+    BotSuspendedError,
     BreakerStoreError,
     CircuitBreakerOpenError,
     ConfigurationError,
@@ -15,12 +16,14 @@ from breaker_store.errors import (
     NotCommittedError,
     NotForcedOpenError,
     NotMigratedError,
+    NotSuspendedError,
     SchemaBehindError,
     SchemaError,
     SchemaTooNewError,
     SpoolBusyError,
     SpoolError,
     StoreError,
+    SuspendedError,
     UnknownBreakerError,
 )
 from breaker_store.runtime.breaker import CircuitBreaker
@@ -32,6 +35,7 @@ from breaker_store.settings import Durability
 from breaker_store.store import BreakerStore
 
 __all__ = [
+    "BotSuspendedError",
     "BreakerStore",
     "BreakerStoreError",
     "CircuitBreaker",
@@ -51,6 +55,7 @@ __all__ = [
     "NotCommittedError",
     "NotForcedOpenError",
     "NotMigratedError",
+    "NotSuspendedError",
     "Policy",
     "RecorderStats",
     "SchemaBehindError",
@@ -60,6 +65,7 @@ __all__ = [
     "SpoolError",
     "StateDict",
     "StoreError",
+    "SuspendedError",
     "Transition",
     "UnknownBreakerError",
     "get_circuit_breaker_registry",

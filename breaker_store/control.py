@@ -11,6 +11,7 @@ All of them hide secrets in `actor` and `reason`, cut both at 2,000 characters, 
 - `UnknownBreakerError`: nothing is stored of this user; it stays so.
 - `ChangedBreakerError`: the breaker is not, or was not when it counted, at the version that was expected.
 - `ContendedBreakerError`: other processes were faster each time.
+- `SuspendedError`: the bot is suspended, and this would end it: it must be resumed first.
 - `LogUnavailableError`: the database is away; the command may be stored nevertheless, if that was seen too late.
 """
 
@@ -19,13 +20,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final, TypeAlias
 
 import tenacity
 
 from breaker_store.core.cleaning import clean_text
-from breaker_store.core.decide import Action, ChangePolicy, ForceOpen, Release, Reset, decide, end_after
+from breaker_store.core.decide import (
+    Action,
+    CarryOver,
+    ChangePolicy,
+    ForceOpen,
+    Release,
+    Reset,
+    Resume,
+    Suspend,
+    decide,
+    end_after,
+)
 from breaker_store.core.events import EventId, Kind, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.core.standing import StateVersion
@@ -33,7 +45,9 @@ from breaker_store.core.state import BreakerState, evolve
 from breaker_store.errors import (
     LogUnavailableError,
     NotForcedOpenError,
+    NotSuspendedError,
     StoreError,
+    SuspendedError,
     UnknownBreakerError,
 )
 from breaker_store.ports import Fate, StoredBreaker, operators_batch
@@ -118,7 +132,8 @@ async def reset(
     """Close a user's breaker and forget its failures, whatever its state; give how it stands after it."""
     by = _By.of(actor, reason)
 
-    def order(_state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+    def order(state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+        _refuse_suspended(user_id, state)
         return Reset(at, event_id, era, by.actor, by.reason)
 
     return await _carry_out(database_url, user_id, order, expected)
@@ -146,7 +161,8 @@ async def force_open(  # noqa: PLR0913 - each is another fact
     """
     by = _By.of(actor, reason)
 
-    def order(_state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+    def order(state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+        _refuse_suspended(user_id, state)
         try:
             end = None if until is None else microseconds(until)
             if for_seconds is not None:
@@ -175,9 +191,54 @@ async def release(
     by = _By.of(actor, reason)
 
     def order(state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+        _refuse_suspended(user_id, state)
         if not state.forced:
             raise NotForcedOpenError(user_id)
         return Release(at, event_id, era, by.actor, by.reason)
+
+    return await _carry_out(database_url, user_id, order, expected)
+
+
+async def suspend(
+    database_url: str,
+    user_id: int,
+    *,
+    expected: StateVersion | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> Standing:
+    """Refuse all calls of a user's bot, with this reason, until somebody resumes it; give how it stands after it.
+
+    One that is suspended already gets the new reason.
+    """
+    by = _By.of(actor, reason)
+
+    def order(_state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+        return Suspend(at, event_id, era, by.actor, by.reason)
+
+    return await _carry_out(database_url, user_id, order, expected)
+
+
+async def resume(
+    database_url: str,
+    user_id: int,
+    *,
+    expected: StateVersion | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> Standing:
+    """Close the breaker of a bot that is suspended; give how it stands after it.
+
+    Raises:
+        NotSuspendedError: it is not.
+
+    """
+    by = _By.of(actor, reason)
+
+    def order(state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+        if state.suspension is None:
+            raise NotSuspendedError(user_id)
+        return Resume(at, event_id, era, by.actor, by.reason)
 
     return await _carry_out(database_url, user_id, order, expected)
 
@@ -230,6 +291,36 @@ async def clear_policy(
         return ChangePolicy(at, event_id, default, by.actor, by.reason, is_own=False)
 
     return await _carry_out(database_url, user_id, order, expected)
+
+
+async def carry_over(
+    database_url: str, user_id: int, *, before: date, expected: StateVersion | None = None
+) -> bool:
+    """Have a breaker's count stand without the outcomes of before a day (UTC), which are about to be dropped.
+
+    Tell whether that was needed and done. It is not if its state owes nothing to those outcomes, or if the breaker has
+    moved on, from the version that is expected or while this looked. No other error than LogUnavailableError is raised.
+    """
+    reason = f"its outcomes of before {before} are being dropped"
+
+    def order(_state: BreakerState, at: int, event_id: EventId, era: int) -> Action:
+        return CarryOver(at, event_id, era, reason)
+
+    clock = Clock()
+    async with _opened(PostgresEventLog(database_url, clock)) as log:
+        stored = await log.read_breaker(user_id, None)
+        if stored is None or expected not in {None, StateVersion.of(stored.state)}:
+            return False
+        if not await log.owes_to_outcomes_before(stored, before):
+            return False
+        await log.open()
+        transition = _decide(stored.state, order, clock.now_us() + log.correction_us)
+        return transition is not None and await _append(log, user_id, transition)
+
+
+def _refuse_suspended(user_id: int, state: BreakerState) -> None:
+    if state.suspension is not None:
+        raise SuspendedError(user_id)
 
 
 async def _carry_out(

@@ -4,7 +4,10 @@ A branch is what a caller can do about it, a leaf is what went wrong::
 
     BreakerStoreError
     ├── CircuitBreakerOpenError     wait, or do without the call
+    │   └── BotSuspendedError       a person refuses this bot's calls, and says why
     ├── NotForcedOpenError          look at its state: there is nothing to release
+    ├── SuspendedError              resume the bot first
+    ├── NotSuspendedError           look at its state: there is nothing to resume
     ├── ConfigurationError          change a setting
     │   └── SpoolBusyError          another process has the spool's directory: give this one its own
     ├── DamagedInputError           mend the file (importing/formats.py)
@@ -100,6 +103,42 @@ class CircuitBreakerOpenError(BreakerStoreError):
         return f"{opened}; last failure: {self.last_failure}" if self.last_failure else opened
 
 
+class BotSuspendedError(CircuitBreakerOpenError):
+    """The bot is suspended, so its call was refused; the function was not called.
+
+    Attributes:
+        reason: why, as who suspended it put it; None if they said nothing.
+        actor: who suspended it; None if it is not known.
+        suspended_since: Unix time, in seconds.
+
+    """
+
+    __slots__ = ("actor", "reason")
+
+    def __init__(
+        self,
+        user_id: int | None,
+        suspended_since: float | None,
+        opened_by: EventId | None,
+        actor: str | None,
+        reason: str | None,
+    ) -> None:
+        super().__init__(user_id, None, suspended_since, opened_by, None)
+        self.actor = actor
+        self.reason = reason
+
+    @property
+    def suspended_since(self) -> float | None:
+        return self.open_since
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return type(self), (self.user_id, self.open_since, self.opened_by, self.actor, self.reason)
+
+    def __str__(self) -> str:
+        by = f" by {self.actor}" if self.actor else ""
+        return f"{_bot(self.user_id)} is suspended{by}" + (f": {self.reason}" if self.reason else "")
+
+
 class NotForcedOpenError(BreakerStoreError):
     """A breaker that is not forced open can't be released; nothing came of it.
 
@@ -115,6 +154,42 @@ class NotForcedOpenError(BreakerStoreError):
     def __str__(self) -> str:
         whose = "the breaker" if self.user_id is None else f"the breaker of user {self.user_id}"
         return f"{whose} is not forced open, so there is nothing to release: a reset closes it whatever its state"
+
+
+class SuspendedError(BreakerStoreError):
+    """A bot that is suspended can only be resumed; nothing came of it.
+
+    Attributes:
+        user_id: whose bot it is; None for a breaker that belongs to nobody.
+
+    """
+
+    def __init__(self, user_id: int | None) -> None:
+        super().__init__(user_id)
+        self.user_id = user_id
+
+    def __str__(self) -> str:
+        return f"{_bot(self.user_id)} is suspended: resume it first"
+
+
+class NotSuspendedError(BreakerStoreError):
+    """A bot that is not suspended can't be resumed; nothing came of it.
+
+    Attributes:
+        user_id: whose bot it is; None for a breaker that belongs to nobody.
+
+    """
+
+    def __init__(self, user_id: int | None) -> None:
+        super().__init__(user_id)
+        self.user_id = user_id
+
+    def __str__(self) -> str:
+        return f"{_bot(self.user_id)} is not suspended, so there is nothing to resume"
+
+
+def _bot(user_id: int | None) -> str:
+    return "the bot" if user_id is None else f"user {user_id}'s bot"
 
 
 class ConfigurationError(BreakerStoreError):

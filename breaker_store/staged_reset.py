@@ -164,6 +164,8 @@ class StagedReset:
             stored = await self._log.read_breaker(breaker.user_id, None)
             if stored is None:
                 return Result(Settlement.FAILED, error="nothing is stored of this user any more")
+            if stored.state.suspension is not None:
+                continue  # since it was looked at: it has moved on
             self._lead_us = self._clock.now_us() - asked
             await self._wait_until(self._due_us)
             try:

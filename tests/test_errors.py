@@ -8,6 +8,7 @@ import pytest
 
 from breaker_store.core.events import EventId, Failure
 from breaker_store.errors import (
+    BotSuspendedError,
     BreakerStoreError,
     CircuitBreakerOpenError,
     ConfigurationError,
@@ -69,13 +70,30 @@ def test_a_refusal_says_whose_breaker_is_open_how_long_and_why(
     assert str(refusal(**changes)) == message
 
 
+def test_the_refusal_of_a_suspended_bot_gives_the_reason() -> None:
+    error = BotSuspendedError(101, 1_700_000_000.5, OPENED_BY, "ann", "unpaid bill")
+    assert isinstance(error, CircuitBreakerOpenError)
+    assert (error.actor, error.reason, error.suspended_since) == ("ann", "unpaid bill", 1_700_000_000.5)
+    assert (error.timeout_remaining, error.open_since, error.opened_by) == (None, 1_700_000_000.5, OPENED_BY)
+    assert str(error) == "user 101's bot is suspended by ann: unpaid bill"
+    assert str(BotSuspendedError(None, None, None, None, None)) == "the bot is suspended"
+
+
 def test_a_failure_of_which_nothing_is_known_is_still_named() -> None:
     unknown = Failure(EventId(7, 11), 1_700_000_000_000_000)
     assert str(refusal(last_failure=unknown)).endswith("last failure: failure")
 
 
 @pytest.mark.parametrize("again", [pickled_and_back, copy.copy, copy.deepcopy])
-@pytest.mark.parametrize("error", [refusal(), refusal(timeout_remaining=None), UnknownBreakerError(101)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal(),
+        refusal(timeout_remaining=None),
+        BotSuspendedError(101, 1_700_000_000.5, OPENED_BY, "ann", "unpaid bill"),
+        UnknownBreakerError(101),
+    ],
+)
 def test_an_error_keeps_its_facts_and_its_message_when_it_is_pickled_or_copied(
     error: BreakerStoreError, again: Callable[[BreakerStoreError], BreakerStoreError]
 ) -> None:

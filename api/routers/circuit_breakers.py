@@ -30,6 +30,7 @@ from breaker_store.errors import (
     LogUnavailableError,
     NotForcedOpenError,
     SchemaError,
+    SuspendedError,
     UnknownBreakerError,
 )
 from breaker_store.postgres import queries, recorders, time_travel
@@ -83,7 +84,10 @@ async def show_state(
     return StateAnswer(at=query.at, user_id=user_id, **describe_standing(standing))
 
 
-@router.post("/{user_id}/reset", responses=TAGGED | _ACTION_ERRORS | _CONTENTION)
+@router.post(
+    "/{user_id}/reset",
+    responses=TAGGED | _ACTION_ERRORS | describe_errors(ContendedBreakerError, SuspendedError),
+)
 async def reset(  # noqa: PLR0913, PLR0917 - what FastAPI hands it
     database: ReadyDatabase,
     actor: Actor,
@@ -100,7 +104,9 @@ async def reset(  # noqa: PLR0913, PLR0917 - what FastAPI hands it
 
 @router.post(
     "/{user_id}/force-open",
-    responses=TAGGED | _ACTION_ERRORS | _CONTENTION | describe_errors(ExpiryError, RequestValidationError),
+    responses=TAGGED
+    | _ACTION_ERRORS
+    | describe_errors(ContendedBreakerError, SuspendedError, ExpiryError, RequestValidationError),
 )
 async def force_open(  # noqa: PLR0913, PLR0917 - what FastAPI hands it
     database: ReadyDatabase,
@@ -126,7 +132,9 @@ async def force_open(  # noqa: PLR0913, PLR0917 - what FastAPI hands it
 
 @router.post(
     "/{user_id}/release",
-    responses=TAGGED | _ACTION_ERRORS | describe_errors(ContendedBreakerError, NotForcedOpenError),
+    responses=TAGGED
+    | _ACTION_ERRORS
+    | describe_errors(ContendedBreakerError, SuspendedError, NotForcedOpenError),
 )
 async def release(  # noqa: PLR0913, PLR0917 - what FastAPI hands it
     database: ReadyDatabase,

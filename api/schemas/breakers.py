@@ -10,7 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from breaker_store.api.schemas.answers import Answer
 from breaker_store.api.schemas.parameters import Instant, KindName, TransitionKindName
 from breaker_store.core.cleaning import NAME_LIMIT, TEXT_LIMIT
+from breaker_store.core.events import Suspension
 from breaker_store.core.policy import GREATEST_COUNT, GREATEST_TIMEOUT_SECONDS, Policy
+from breaker_store.postgres.codec import to_datetime
 from breaker_store.postgres.history import EventItem, TransitionItem
 from breaker_store.postgres.queries import DEFAULT_PAGE, LARGEST_PAGE, Cursor, HistoryFilter, Summary
 from breaker_store.postgres.recorders import DEFAULT_HOURS, RecorderItem
@@ -179,12 +181,23 @@ class PolicyBody(BaseModel):
     ignored_errors: list[str]
 
 
+class SuspensionBody(BaseModel):
+    """By whom, why and since when a bot is suspended."""
+
+    actor: str | None
+    reason: str | None
+    since: datetime
+
+
 class StandingAnswer(Answer):
     """What all answers about how one breaker stands have in common."""
 
     circuit_breaker: CircuitBreakerBody
-    sentence: str = Field(description="The same in words; of one that is forced open, by whom and why.")
-    forced: bool = Field(description="Whether somebody forced it open.")
+    sentence: str = Field(
+        description="The same in words; of one that is forced open or suspended, by whom and why."
+    )
+    forced: bool = Field(description="Whether somebody opened it, by suspending the bot too.")
+    suspension: SuspensionBody | None = Field(description="Null if the bot is not suspended.")
     policy: PolicyBody
     policy_is_own: bool = Field(description="Whether these rules were set for this user.")
 
@@ -195,9 +208,16 @@ def describe_standing(standing: Standing) -> dict[str, Any]:
         "circuit_breaker": standing.state,
         "sentence": standing.sentence,
         "forced": standing.forced,
+        "suspension": _describe_suspension(standing.suspension),
         "policy": standing.policy.to_document(),
         "policy_is_own": standing.policy_is_own,
     }
+
+
+def _describe_suspension(suspension: Suspension | None) -> SuspensionBody | None:
+    if suspension is None:
+        return None
+    return SuspensionBody(actor=suspension.actor, reason=suspension.reason, since=to_datetime(suspension.at))
 
 
 class StateAnswer(MomentAnswer, StandingAnswer):

@@ -71,6 +71,8 @@ app.command("recorders", rich_help_panel=ASK)(recorders.list_recorders)
 app.command("reset", rich_help_panel=ACT, context_settings=NEGATIVE_USER_ID)(control.reset)
 app.command("force-open", rich_help_panel=ACT, context_settings=NEGATIVE_USER_ID)(control.force_open)
 app.command("release", rich_help_panel=ACT, context_settings=NEGATIVE_USER_ID)(control.release)
+app.command("suspend", rich_help_panel=ACT, context_settings=NEGATIVE_USER_ID)(control.suspend)
+app.command("resume", rich_help_panel=ACT, context_settings=NEGATIVE_USER_ID)(control.resume)
 app.command("policy", rich_help_panel=ACT, context_settings=NEGATIVE_USER_ID)(policy.show_or_set_policy)
 
 app.command("demo", rich_help_panel=RUN)(demo.show_demo)

@@ -108,4 +108,6 @@ def _cells(item: BreakerItem) -> Iterator[str]:
 def _wait(item: BreakerItem) -> str:
     if item.state != CircuitState.OPEN:
         return NOTHING
+    if item.suspended:
+        return "until resumed"
     return "until released" if item.retry_at is None else f"{item.timeout_remaining:.1f} s"

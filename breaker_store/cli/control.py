@@ -1,4 +1,4 @@
-"""`reset`, `force-open`, `release`: what an operator does to a breaker."""
+"""`reset`, `force-open`, `release`, `suspend`, `resume`: what an operator does to a breaker."""
 
 from __future__ import annotations
 
@@ -91,5 +91,46 @@ def release(  # noqa: PLR0913, PLR0917 - one parameter for each option
         from breaker_store import control  # noqa: PLC0415 - slow to import
 
         return await control.release(address, user_id, expected=expected, actor=actor, reason=reason)
+
+    tell(run(act(locate(database_url, data_dir), action)), as_json=as_json)
+
+
+def suspend(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    user_id: UserId,
+    actor: Actor,
+    reason: Reason = None,
+    expected: IfVersion = None,
+    as_json: AsJson = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Refuse all calls of a user's bot until it is resumed.
+
+    Nothing else ends it; once more sets another reason.
+    """
+
+    async def action(address: str) -> Standing:
+        from breaker_store import control  # noqa: PLC0415 - slow to import
+
+        return await control.suspend(address, user_id, expected=expected, actor=actor, reason=reason)
+
+    tell(run(act(locate(database_url, data_dir), action)), as_json=as_json)
+
+
+def resume(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    user_id: UserId,
+    actor: Actor,
+    reason: Reason = None,
+    expected: IfVersion = None,
+    as_json: AsJson = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Let a suspended bot make calls again."""
+
+    async def action(address: str) -> Standing:
+        from breaker_store import control  # noqa: PLC0415 - slow to import
+
+        return await control.resume(address, user_id, expected=expected, actor=actor, reason=reason)
 
     tell(run(act(locate(database_url, data_dir), action)), as_json=as_json)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from breaker_store.cli.times import to_milliseconds
+from breaker_store.core.events import IMMATERIAL
 from breaker_store.core.wording import counted, printable
 from breaker_store.postgres.history import EventItem, TransitionItem
 
@@ -16,11 +17,15 @@ STYLES: Final = {
     "failure": "red",
     "opened": "bold red",
     "forced_open": "bold red",
+    "suspended": "bold red",
     "rejected": "yellow",
     "half_opened": "bold yellow",
     "closed": "bold green",
     "reset": "bold green",
+    "resumed": "bold green",
 }
+# The failures of these made nothing: they are counted on.
+_CARRYING: Final = frozenset(kind.label for kind in IMMATERIAL)
 _KIND_WIDTH = 14
 
 
@@ -53,7 +58,7 @@ def describe(item: EventItem | TransitionItem) -> Iterator[str]:
 def _describe_transition(item: TransitionItem) -> Iterator[str]:
     if item.superseded:
         yield "(superseded: another process was first)"
-    if item.causes:
+    if item.causes and item.kind not in _CARRYING:
         last = item.causes[-1]
         error = ": ".join(filter(None, (last.error_type, last.error_message)))
         number = max(item.failure_count or 0, len(item.causes))

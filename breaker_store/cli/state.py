@@ -49,6 +49,7 @@ def to_document(standing: Standing) -> dict[str, object]:
         "sentence": standing.sentence,
         "version": str(standing.version),
         "forced": standing.forced,
+        "suspended": standing.suspension is not None,
     }
 
 

@@ -8,7 +8,7 @@ same command in the same state always gives the same events.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, assert_never
+from typing import Final, Literal, TypeAlias, assert_never
 from uuid import UUID
 
 from breaker_store.core.events import (
@@ -21,11 +21,13 @@ from breaker_store.core.events import (
     Permit,
     ProbeAbandoned,
     ProbeStarted,
+    Suspension,
     Transition,
     Verdict,
 )
 from breaker_store.core.policy import GREATEST_TIMEOUT_SECONDS, MICROSECONDS, Policy
 from breaker_store.core.state import BreakerState, evolve
+from breaker_store.core.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,28 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspend:
+    """Somebody suspends the bot: its calls are refused until somebody resumes it. Once more says another reason."""
+
+    at: int
+    event_id: EventId
+    era: int
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Somebody closes the breaker of a bot that is suspended."""
+
+    at: int
+    event_id: EventId
+    era: int
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChangePolicy:
     """Somebody sets the rules for this user; what is being counted goes on being counted.
 
@@ -136,8 +160,18 @@ class Erase:
     actor: str | None = None
 
 
-Action: TypeAlias = Reset | ForceOpen | Release | ChangePolicy | Erase
-"""What somebody does to a breaker by hand; it always gives one transition."""
+@dataclass(frozen=True, slots=True)
+class CarryOver:
+    """The outcomes that made the current count are about to be dropped, for this reason: what they came to stays."""
+
+    at: int
+    event_id: EventId
+    era: int
+    reason: str | None = None
+
+
+Action: TypeAlias = Reset | ForceOpen | Release | Suspend | Resume | ChangePolicy | Erase | CarryOver
+"""What somebody does to a breaker by hand, or maintenance does; it always gives one transition."""
 
 Command: TypeAlias = Admit | Report | Abandon | Action
 
@@ -150,7 +184,8 @@ def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
 
     Raises:
         ValueError: the command makes no sense: a permit that an open breaker can't have given, the release of a
-            breaker that is not forced open.
+            breaker that is not forced open, the resumption of one that is not suspended, or anything else that would
+            end a suspension.
 
     """
     match command:
@@ -161,7 +196,9 @@ def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
         case Abandon(permit):
             held = _is_current(state, permit) and state.holds(permit.probe)
             return (ProbeAbandoned(permit.probe),) if held else ()
-        case Reset() | ForceOpen() | Release() | ChangePolicy() | Erase():
+        case (
+            Reset() | ForceOpen() | Release() | Suspend() | Resume() | ChangePolicy() | Erase() | CarryOver()
+        ):
             return (_act(state, command),)
         case _:
             assert_never(command)
@@ -318,24 +355,34 @@ def _close(state: BreakerState, command: Report, event_id: EventId) -> Transitio
 
 
 def _act(state: BreakerState, action: Action) -> Transition:
+    _refuse_nonsense(state, action)
     match action:
-        case Reset():
-            return _close_by_hand(state, action, Kind.RESET)
-        case ForceOpen():
-            return _force_open(state, action)
-        case Release():
-            return _release(state, action)
+        case Reset() | Release() | Resume():
+            return _close_by_hand(state, action)
+        case ForceOpen() | Suspend():
+            return _open_by_hand(state, action)
         case ChangePolicy():
             return _change_policy(state, action)
         case Erase():
             return _erase(state, action)
+        case CarryOver():
+            return _carry_over(state, action)
         case _:
             assert_never(action)
 
 
-def _force_open(state: BreakerState, command: ForceOpen) -> Transition:
+def _refuse_nonsense(state: BreakerState, action: Action) -> None:
+    if state.suspension is not None and isinstance(action, Reset | ForceOpen | Release):
+        raise ValueError("the breaker of a bot that is suspended can only be resumed")
+    if isinstance(action, Release) and not state.forced:
+        raise ValueError("a breaker that is not forced open can't be released")
+    if isinstance(action, Resume) and state.suspension is None:
+        raise ValueError("a bot that is not suspended can't be resumed")
+
+
+def _open_by_hand(state: BreakerState, command: ForceOpen | Suspend) -> Transition:
     # No failure made it: what had been counted stands in the log, and with the trip if there was one.
-    return replace(
+    opened = replace(
         _next(state, Kind.FORCED_OPEN, command.at, command.event_id, command.era),
         to_state=CircuitState.OPEN,
         reason=command.reason,
@@ -344,9 +391,12 @@ def _force_open(state: BreakerState, command: ForceOpen) -> Transition:
         last_failure=None,
         opened_at=command.at,
         opened_by=command.event_id,
-        retry_at=command.until,
         forced=True,
     )
+    if isinstance(command, ForceOpen):
+        return replace(opened, retry_at=command.until)
+    suspension = Suspension(command.actor, command.reason, command.at)
+    return replace(opened, kind=Kind.SUSPENDED, retry_at=None, suspension=suspension)
 
 
 def _erase(state: BreakerState, command: Erase) -> Transition:
@@ -363,15 +413,12 @@ def _erase(state: BreakerState, command: Erase) -> Transition:
     )
 
 
-def _release(state: BreakerState, command: Release) -> Transition:
-    if not state.forced:
-        raise ValueError("a breaker that is not forced open can't be released")
-    return _close_by_hand(state, command, Kind.RELEASED)
+_CLOSINGS: Final = {Reset: Kind.RESET, Release: Kind.RELEASED, Resume: Kind.RESUMED}
 
 
-def _close_by_hand(state: BreakerState, command: Reset | Release, kind: Kind) -> Transition:
+def _close_by_hand(state: BreakerState, command: Reset | Release | Resume) -> Transition:
     return replace(
-        _next(state, kind, command.at, command.event_id, command.era),
+        _next(state, _CLOSINGS[type(command)], command.at, command.event_id, command.era),
         to_state=CircuitState.CLOSED,
         reason=command.reason,
         actor=command.actor,
@@ -393,7 +440,7 @@ def _causes_ended(state: BreakerState) -> tuple[Failure, ...]:
 
 def _change_policy(state: BreakerState, command: ChangePolicy) -> Transition:
     # It begins no count, so it carries what the current one began with, and the outcomes are counted again on top.
-    base = 0 if state.state is CircuitState.CLOSED else state.failure_count - len(state.failures)
+    start = state.start
     # A wait is never longer than the timeout in force: so a reader who clamps it finds the same. One that somebody
     # set is not the policy's.
     longest = command.at + command.policy.timeout_us
@@ -407,10 +454,30 @@ def _change_policy(state: BreakerState, command: ChangePolicy) -> Transition:
         policy_is_own=command.is_own,
         reason=command.reason,
         actor=command.actor,
-        failure_count=base,
+        failure_count=start.failure_count,
+        success_count=start.success_count,
+        causes=start.failures,
         retry_at=retry_at,
         forced=state.forced,
+        suspension=state.suspension,
     )
+
+
+def _carry_over(state: BreakerState, command: CarryOver) -> Transition:
+    return replace(
+        _next(state, Kind.CARRIED_OVER, command.at, command.event_id, command.era),
+        reason=f"count of {_count(state)} carried over" + (f": {command.reason}" if command.reason else ""),
+        success_count=state.success_count,
+        causes=state.failures,
+        forced=state.forced,
+        suspension=state.suspension,
+    )
+
+
+def _count(state: BreakerState) -> str:
+    if state.state is CircuitState.HALF_OPEN:
+        return counted(state.success_count, "success", "successes")
+    return counted(state.failure_count, "failure")
 
 
 def _next(state: BreakerState, kind: Kind, at: int, event_id: EventId, era: int) -> Transition:

@@ -55,6 +55,7 @@ class Kind(IntEnum):
     SUSPENDED = 17
     RESUMED = 18
     ERASED = 19
+    CARRIED_OVER = 20
 
     @property
     def label(self) -> str:
@@ -71,7 +72,13 @@ ENDINGS: Final = frozenset({Kind.CLOSED, Kind.RESET, Kind.RELEASED, Kind.RESUMED
 """The kinds of transitions with which a trouble ends, if there was one."""
 
 TROUBLES: Final = frozenset({Kind.OPENED, Kind.FORCED_OPEN, Kind.SUSPENDED})
-"""The kinds with which one begins, or goes on."""
+"""The kinds with which one begins, or goes on: those after which a breaker is open."""
+
+BY_HAND: Final = frozenset({Kind.FORCED_OPEN, Kind.SUSPENDED})
+"""Those of them that no failure made."""
+
+IMMATERIAL: Final = frozenset({Kind.POLICY_CHANGED, Kind.CARRIED_OVER})
+"""The kinds that neither end nor begin anything: the breaker goes on as it was."""
 
 
 class Verdict(IntEnum):
@@ -172,6 +179,19 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspension:
+    """By whom, why and since when a bot is suspended."""
+
+    actor: str | None
+    reason: str | None
+    at: int
+
+    def shifted(self, by_us: int) -> Suspension:
+        """Give the same on another clock."""
+        return replace(self, at=self.at + by_us)
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
     """A change of what the breaker does, with everything needed to take it on.
 
@@ -183,8 +203,11 @@ class Transition:
         retry_at: when an open breaker lets one call try; None if it is not open, or only a person can release it.
         opened_at, opened_by: the opening that is still in force, or None.
         forced: whether that opening was somebody's decision, so that the wait is not the policy's.
+        suspension: the one in force, or None.
+        success_count: with how many successful probes the count begins: other than 0 only if they were carried over.
         erasure_digest: of an erasure: SHA-256 of the batches that it sealed again, in hexadecimal.
-        causes: the failures that made it, oldest first, at most `CAUSES_LIMIT`.
+        causes: the failures that made it, oldest first, at most `CAUSES_LIMIT`. Of `carried_over`, and of a change of
+            policy after it, those with which the count begins.
         position: its number in the whole system's order; None until it is stored, and for ever if it lost.
 
     """
@@ -209,6 +232,8 @@ class Transition:
     opened_by: EventId | None = None
     retry_at: int | None = None
     forced: bool = False
+    suspension: Suspension | None = None
+    success_count: int = 0
     erasure_digest: str | None = None
     position: int | None = None
 
@@ -226,6 +251,7 @@ class Transition:
             causes=tuple(cause.shifted(by_us) for cause in self.causes),
             opened_at=None if self.opened_at is None else self.opened_at + by_us,
             retry_at=None if self.retry_at is None else self.retry_at + by_us,
+            suspension=self.suspension and self.suspension.shifted(by_us),
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from breaker_store.core.events import ENDINGS, CircuitState, Kind
+from breaker_store.core.events import ENDINGS, TROUBLES, CircuitState, Kind
 from breaker_store.core.wording import hour_of_day
 
 DAY_US: Final = 24 * 3_600 * 1_000_000
@@ -87,7 +87,7 @@ def _trips(steps: Iterable[Step], is_cut: bool) -> list[_Trip]:
             if trips and trips[-1].ended_at is None:
                 trips[-1] = trips[-1]._replace(ended_at=step.at)
             state = CircuitState.CLOSED
-        elif step.kind in {Kind.OPENED, Kind.FORCED_OPEN}:
+        elif step.kind in TROUBLES:
             if state is CircuitState.CLOSED and step.kind is Kind.OPENED:
                 trips.append(_Trip(step.at, None))
             state = CircuitState.OPEN

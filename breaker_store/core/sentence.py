@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from breaker_store.core.events import CircuitState, Failure, Kind, Transition
+from breaker_store.core.events import TROUBLES, CircuitState, Failure, Kind, Transition
 from breaker_store.core.facts import Facts
 from breaker_store.core.fleet_verdict import ERROR_WIDTH, Judgement
 from breaker_store.core.recurrence import Recurrence
@@ -31,12 +31,12 @@ def _clauses(facts: Facts, recurrence: Recurrence, judgement: Judgement | None) 
     if event is None:
         yield from _never_blocked(facts)
         return
-    yield _what_happened(facts.user_id, event)
+    yield _what_happened(facts, event)
     if event.position is None:
         yield "this never took effect: another process had changed the breaker first, so it is kept as superseded"
         return
     yield from _past(facts, event)
-    if event.kind in {Kind.OPENED, Kind.FORCED_OPEN, Kind.HALF_OPENED}:
+    if event.kind in TROUBLES | {Kind.HALF_OPENED}:
         yield _standing(facts)
     elif facts.remark:
         yield f"what came of it: {facts.remark}"
@@ -70,16 +70,25 @@ def _never_blocked(facts: Facts) -> Iterator[str]:
         yield f"it has seen {counted(state.failure_count, 'failure')} in a row, and opens after {threshold:,}"
 
 
-def _what_happened(user_id: int, event: Transition) -> str:
+def _what_happened(facts: Facts, event: Transition) -> str:
     """Begin the sentence: the transition itself."""
-    at = moment(event.at)
-    if event.kind is Kind.UNRECOGNIZED:
-        return f"What happened to user {user_id}'s breaker at {at} can't be told: {_reason(event, 'unknown')}"
-    return f"User {user_id}'s breaker {_deed(event, at)}"
+    user_id, at = facts.user_id, moment(event.at)
+    match event.kind:
+        case Kind.UNRECOGNIZED:
+            return f"What happened to user {user_id}'s breaker at {at} can't be told: {_reason(event, 'unknown')}"
+        case Kind.SUSPENDED:
+            ago = span(max(0, facts.now - event.at))
+            return f"User {user_id}'s bot was suspended{_by(event)} {ago} ago, at {at}{_because(event)}"
+        case Kind.RESUMED:
+            return f"User {user_id}'s bot was resumed{_by(event)} at {at}{_because(event)}"
+        case Kind.CARRIED_OVER:
+            return f"User {user_id}'s breaker went on as it was at {at}: {_reason(event, 'its count was carried over')}"
+        case _:
+            return f"User {user_id}'s breaker {_deed(event, at)}"
 
 
 def _deed(event: Transition, at: str) -> str:
-    by, because = _by(event), f" ({quoted(event.reason, MESSAGE_WIDTH)})" if event.reason else ""
+    by, because = _by(event), _because(event)
     match event.kind:
         case Kind.OPENED:
             return _opened(event, at)
@@ -105,6 +114,10 @@ def _opened(event: Transition, at: str) -> str:
 
 def _reason(event: Transition, otherwise: str) -> str:
     return shortened(event.reason, MESSAGE_WIDTH) if event.reason else otherwise
+
+
+def _because(event: Transition) -> str:
+    return f" ({quoted(event.reason, MESSAGE_WIDTH)})" if event.reason else ""
 
 
 def _by(event: Transition, word: str = "by") -> str:
@@ -168,12 +181,17 @@ def _belongs_to(facts: Facts, event: Transition) -> str:
     """Tell of the opening before the event."""
     origin = facts.origin
     assert origin is not None  # noqa: S101 - asked for only then
-    opened = f"been opened by hand{_by(origin)}" if origin.kind is Kind.FORCED_OPEN else "opened"
+    opened = f"{_OPENED[origin.kind]}{_by(origin)}"
     after = f" after {_failures(origin)}" if facts.trip is not None else ""
     earlier = span(max(0, event.at - origin.at))
     return f"it had {opened} {earlier} before, at {moment(origin.at)} (event {origin.event_id}){after}"
 
 
+_OPENED: Final = {
+    Kind.OPENED: "opened",
+    Kind.FORCED_OPEN: "been opened by hand",
+    Kind.SUSPENDED: "been suspended",
+}
 _SINCE_WHAT: Final = {
     None: "its first kept event",
     Kind.CLOSED: "its last recovery",
@@ -213,8 +231,7 @@ def _ended(origin: Transition, ending: Transition) -> str:
     later = f"{span(max(0, ending.at - origin.at))} later, at {moment(ending.at)}"
     if ending.kind is Kind.CLOSED:
         return f"it recovered by itself {later}"
-    because = f" ({quoted(ending.reason, MESSAGE_WIDTH)})" if ending.reason else ""
-    return f"it was {ending.kind.label}{_by(ending)} {later}{because}"
+    return f"it was {ending.kind.label}{_by(ending)} {later}{_because(ending)}"
 
 
 def _now(facts: Facts) -> str:

@@ -1,6 +1,7 @@
 """What came of what an operator did, and what a trip came after: told from the transitions around it.
 
-Nothing of it is stored. A change of policy is passed over, since it neither ends nor begins anything.
+Nothing of it is stored. A change of policy is passed over, and so is a count that was carried over, since they neither end
+nor begin anything.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Link(NamedTuple):
 def remark(link: Link, before: Link | None, after: Sequence[Link], now: int) -> str | None:
     """Say what a trip came after, or what came of an action so far; None if there is nothing to say.
 
-    before, after: the transition before it, and the next two; without changes of policy.
+    before, after: the transition before it, and the next two; without those that are passed over.
     """
     if link.kind is Kind.OPENED:
         return None if before is None else _came_after(link, before)
@@ -80,7 +81,7 @@ def _so_far(action: Link, now: int) -> str:
         return "half open"
     if action.kind is Kind.FORCED_OPEN and action.retry_at is not None and now >= action.retry_at:
         return "its time is over, and no call has come since"
-    return "still open"
+    return "still suspended" if action.kind is Kind.SUSPENDED else "still open"
 
 
 def _again(action: Link) -> str:

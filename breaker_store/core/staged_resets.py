@@ -3,10 +3,12 @@
 Which breakers they are is settled when it is staged, and each is reset only while it is still in the trouble that was
 seen then. That trouble goes on while probes fail: a breaker that went half-open and opened again has not been well in
 between, its version alone has moved, and it is just what the operator asked to reset. The same holds where only its
-rules changed. Anything else (it closed, a person reset it, released it or forced it open) is a new state of affairs,
-which nobody saw when this was asked for: such a breaker has moved on, and is passed over.
+rules changed, or its count was carried over. Anything else (it closed, a person reset it, released it, forced it open or
+suspended its bot) is a new state of affairs, which nobody saw when this was asked for: such a breaker has moved on, and
+is passed over.
 
-A breaker that a person forced open is not staged either: no error opened it, and whoever did it can release it.
+A breaker that a person forced open, or whose bot they suspended, is not staged either: no error opened it, and whoever
+did it can end it.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from enum import IntEnum
 from typing import Final
 
 from breaker_store.core.cleaning import TEXT_LIMIT, clean_text
-from breaker_store.core.events import CircuitState, Kind
+from breaker_store.core.events import IMMATERIAL, CircuitState, Kind
 
 NOT_CLOSED: Final = frozenset({CircuitState.OPEN, CircuitState.HALF_OPEN})
 """The states in which a breaker can be staged."""
 
-SAME_TROUBLE: Final = frozenset({Kind.OPENED, Kind.HALF_OPENED, Kind.POLICY_CHANGED})
+SAME_TROUBLE: Final = frozenset({Kind.OPENED, Kind.HALF_OPENED}) | IMMATERIAL
 """The kinds of transitions after which an open or half-open breaker is still in the trouble that it was in before."""
 
 SLOWEST_PER_SECOND: Final = 0.1

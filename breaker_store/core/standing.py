@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Self
 
-from breaker_store.core.events import CircuitState, Transition
+from breaker_store.core.events import CircuitState, Suspension, Transition
 from breaker_store.core.fleet_verdict import ERROR_WIDTH
 from breaker_store.core.policy import ErrorName, Policy
 from breaker_store.core.state import BreakerState
@@ -56,11 +56,13 @@ def describe_standing(
     """Write the sentence: printable, on one line.
 
     remaining_us: how long an open breaker still refuses; None if it has no end.
-    opening: the one in force, where it is somebody's; None if it is not known who and why.
+    opening: the one in force, where somebody forced it open; None if it is not known who and why.
     """
     subject = f"User {user_id}'s breaker"
     if state.state is CircuitState.CLOSED:
         return f"{subject} is closed{_counting(state)}."
+    if state.suspension is not None:
+        return f"User {user_id}'s bot is {_suspended(state.suspension)}."
     if state.forced:
         return f"{subject} {_forced(state, remaining_us, opening)}."
     if state.state is CircuitState.HALF_OPEN:
@@ -100,6 +102,12 @@ def _counting(state: BreakerState) -> str:
     return f": it has seen {failures} in a row, and opens after {state.policy.failure_threshold:,}"
 
 
+def _suspended(suspension: Suspension) -> str:
+    by = f" by {shortened(suspension.actor, ERROR_WIDTH)}" if suspension.actor else ""
+    because = f": {quoted(suspension.reason, REASON_WIDTH)}" if suspension.reason else ""
+    return f"suspended{by} since {moment(suspension.at)}, until somebody resumes it{because}"
+
+
 def _forced(state: BreakerState, remaining_us: int | None, opening: Transition | None) -> str:
     by = f" by {shortened(opening.actor, ERROR_WIDTH)}" if opening and opening.actor else ""
     because = f": {quoted(opening.reason, REASON_WIDTH)}" if opening and opening.reason else ""
@@ -116,6 +124,8 @@ def how_it_goes_on(state: BreakerState, remaining_us: int | None) -> str:
     if state.state is CircuitState.HALF_OPEN:
         done, needed = state.success_count, state.policy.success_threshold
         return f"is half-open, with {done:,} of {counted(needed, 'probe')} succeeded"
+    if state.suspension is not None:
+        return "refuses all calls until somebody resumes the bot"
     if remaining_us is None:
         return "stays open until somebody closes it"
     if remaining_us > 0:

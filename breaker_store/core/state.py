@@ -9,6 +9,9 @@ rejected       nothing                     nothing                        nothin
 transition     what it says, in every state, if its version is newer
 forced open    open, whatever it was; the wait is the one that was said, not the policy's, and may have no end
 released       closed, as after a reset; it follows on a breaker that is forced open alone
+suspended      open without an end, whatever it was; until it is resumed, nothing but rules and erasure changes it
+resumed        closed, as after a reset; it follows on a breaker that is suspended alone
+carried over   as it was, in a count of its own that begins with what had been counted
 policy         the rules alone; the count goes on, and the wait of one that is forced open stays as it is
 probe started  an error                    an error                       its slot is taken
 probe left     nothing                     nothing                        its slot is free again
@@ -20,7 +23,7 @@ An outcome of another generation or era, or one that was judged not to count, ch
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from breaker_store.core.events import (
     CAUSES_LIMIT,
@@ -32,10 +35,25 @@ from breaker_store.core.events import (
     Outcome,
     ProbeAbandoned,
     ProbeStarted,
+    Suspension,
     Transition,
     Verdict,
 )
 from breaker_store.core.policy import Policy
+
+
+class Start(NamedTuple):
+    """What a count begins with; the outcomes of the count are counted on top.
+
+    failures: the newest of them, oldest first, as far as a later trip is to name them.
+    """
+
+    failure_count: int = 0
+    failures: tuple[Failure, ...] = ()
+    success_count: int = 0
+
+
+FROM_NOTHING: Final = Start()
 
 
 class Probe(NamedTuple):
@@ -56,7 +74,8 @@ class BreakerState:
         success_count: half-open: successful probes of this round; 0 otherwise.
         failures: the current run of failures, oldest first, at most `CAUSES_LIMIT`.
         since: when the last transition was; None before the first.
-        retry_at, forced: see `Transition`.
+        retry_at, forced, suspension: see `Transition`.
+        start: what the current count began with.
         probes: those that hold a slot now.
         calm: closed and without a failure: a success changes nothing.
 
@@ -78,6 +97,8 @@ class BreakerState:
     opened_by: EventId | None = None
     retry_at: int | None = None
     forced: bool = False
+    suspension: Suspension | None = None
+    start: Start = FROM_NOTHING
     probes: tuple[Probe, ...] = ()
     probes_started: int = 0
     calm: bool = field(init=False, compare=False)
@@ -112,6 +133,10 @@ class BreakerState:
             since=moved(self.since),
             opened_at=moved(self.opened_at),
             retry_at=moved(self.retry_at),
+            suspension=self.suspension and self.suspension.shifted(by_us),
+            start=self.start._replace(
+                failures=tuple(failure.shifted(by_us) for failure in self.start.failures)
+            ),
             probes=tuple(Probe(probe.number, probe.started_at + by_us) for probe in self.probes),
         )
 
@@ -185,6 +210,7 @@ def _after_transition(state: BreakerState, transition: Transition) -> BreakerSta
             last_transition=transition.event_id,
             retry_at=transition.retry_at,
         )
+    start = _start_of(transition)
     return BreakerState(
         policy=transition.policy,
         policy_is_own=transition.policy_is_own,
@@ -192,7 +218,9 @@ def _after_transition(state: BreakerState, transition: Transition) -> BreakerSta
         version=transition.version,
         generation=transition.generation,
         era=transition.era,
-        failure_count=transition.failure_count,
+        failure_count=start.failure_count,
+        success_count=start.success_count,
+        failures=start.failures,
         last_failure=transition.last_failure,
         since=transition.at,
         last_transition=transition.event_id,
@@ -200,7 +228,16 @@ def _after_transition(state: BreakerState, transition: Transition) -> BreakerSta
         opened_by=transition.opened_by,
         retry_at=transition.retry_at,
         forced=transition.forced,
+        suspension=transition.suspension,
+        start=start,
     )
+
+
+def _start_of(transition: Transition) -> Start:
+    # The causes of any other transition made it, and were counted in the count before.
+    goes_on = transition.kind in {Kind.CARRIED_OVER, Kind.POLICY_CHANGED}
+    causes = transition.causes if goes_on else ()
+    return Start(transition.failure_count, causes, transition.success_count)
 
 
 def _after_unrecognized(state: BreakerState, transition: Transition) -> BreakerState:

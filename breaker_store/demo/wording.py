@@ -31,6 +31,8 @@ def describe_known(breakers: int, ailing: Sequence[Ailing]) -> str:
 
 
 def _wait(ailing: Ailing) -> str:
+    if ailing.state.suspension is not None:
+        return "until it is resumed"
     if ailing.state.retry_at is None:
         return "until it is released"
     if ailing.remaining_seconds == 0:
@@ -43,6 +45,8 @@ def describe_standing(ailing: Ailing) -> str:
     state = ailing.state
     if state.state is CircuitState.HALF_OPEN:
         return f"probing, {state.success_count} of {state.policy.success_threshold}"
+    if state.suspension is not None:
+        return "suspended"
     if state.retry_at is None:
         return "until released"
     if ailing.remaining_seconds == 0:

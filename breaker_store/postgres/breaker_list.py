@@ -128,7 +128,8 @@ class BreakerItem:
         trip_error: the type of the error that it tripped by last; None if there was none, or it has no type.
         opened_at: since when it is not closed.
         retry_at: when an open breaker lets a call try; None also if only a person can release it.
-        forced: whether somebody forced it open.
+        forced: whether somebody opened it: forced it open, or suspended its bot.
+        suspended: whether somebody suspended the bot.
         timeout_remaining: seconds until then; 0 unless open.
         last_failure: the last failure that counted, as far as the breaker's row knows it.
 
@@ -144,6 +145,7 @@ class BreakerItem:
     timeout_remaining: float
     last_failure: Cause | None
     forced: bool
+    suspended: bool
     policy_is_own: bool
     version: int
 
@@ -205,6 +207,7 @@ def _read_item(row: RowMapping) -> BreakerItem:
         timeout_remaining=remaining,
         last_failure=None if failure is None else read_cause(failure),
         forced=row["forced"],
+        suspended=row["suspended"],
         policy_is_own=row["policy_is_own"],
         version=row["version"],
     )

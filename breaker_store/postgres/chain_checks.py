@@ -27,15 +27,18 @@ LINK_COLUMNS: Final = """
     position, writer_id, writer_seq, chain, private_digest,
     timestamptz_send(occurred_at) || int8send(writer_id) || int8send(writer_seq) || int4send(generation)
         || int4send(era) || int4send(version) || int2send(kind) || int2send(details_version)
-        || convert_to((details - '{reason,last_failure,causes}'::text[])::text, 'UTF8') AS countable,
+        || convert_to((details - '{reason,last_failure,causes,suspension}'::text[])::text, 'UTF8') AS countable,
     CASE WHEN private_digest IS NULL THEN
         salt || int8send(user_id) || convert_to(
-            jsonb_build_array(details -> 'reason', details -> 'last_failure', details -> 'causes')::text, 'UTF8'
+            (
+                jsonb_build_array(details -> 'reason', details -> 'last_failure', details -> 'causes')
+                || CASE WHEN details ? 'suspension' THEN jsonb_build_array(details -> 'suspension') ELSE '[]' END
+            )::text,
+            'UTF8'
         )
     END AS private,
-    user_id < -4611686018427387904 AND details ->> 'reason' IS NULL AND NOT jsonb_path_exists(
-        details, '$.**.error_message ? (@ != null)'
-    ) AS is_erased
+    user_id < -4611686018427387904 AND details ->> 'reason' IS NULL AND details #>> '{suspension,reason}' IS NULL
+        AND NOT jsonb_path_exists(details, '$.**.error_message ? (@ != null)') AS is_erased
 """
 """What a transition's link is worked out from."""
 

@@ -34,6 +34,7 @@ from breaker_store.core.cleaning import clean_name
 from breaker_store.core.events import (
     CircuitState,
     Failure,
+    Suspension,
     Transition,
 )
 from breaker_store.core.policy import Policy
@@ -65,7 +66,7 @@ OUTCOME_COLUMNS = (
     "trace_id",
 )
 
-PRIVATE_DETAILS = ("reason", "last_failure", "causes")
+PRIVATE_DETAILS = ("reason", "last_failure", "causes", "suspension")
 """What of a transition's details has texts about a person in it, and goes when they are erased."""
 
 STATE_NUMBERS = {CircuitState.CLOSED: 0, CircuitState.OPEN: 1, CircuitState.HALF_OPEN: 2}
@@ -204,6 +205,8 @@ def erased_document(document: Mapping[str, Any], pseudonym: int) -> dict[str, An
         details["last_failure"] = _without_texts(details["last_failure"])
     if "causes" in details:
         details["causes"] = [_without_texts(cause) for cause in details["causes"]]
+    if "suspension" in details:
+        details["suspension"] = {**details["suspension"], "reason": None}
     return {**document, "user_id": pseudonym, "details": details}
 
 
@@ -355,6 +358,8 @@ def _change(transition: Transition, document: Mapping[str, Any]) -> dict[str, An
         "policy": _unusual(transition.policy),
         "policy_is_own": transition.policy_is_own,
         "forced": transition.forced,
+        "suspended": transition.suspension is not None,
+        "success_count": transition.success_count,
     }
 
 
@@ -391,9 +396,17 @@ def details_document(transition: Transition) -> dict[str, Any]:
     # Only where they say something: of any other transition the bytes, and so the digests, are what they always were.
     if transition.forced:
         document["forced"] = True
+    if transition.suspension is not None:
+        document["suspension"] = _suspension_document(transition.suspension)
+    if transition.success_count:
+        document["success_count"] = transition.success_count
     if transition.erasure_digest is not None:
         document["erasure_digest"] = transition.erasure_digest
     return document
+
+
+def _suspension_document(suspension: Suspension) -> dict[str, Any]:
+    return {"actor": suspension.actor, "reason": suspension.reason, "at": iso(suspension.at)}
 
 
 def failure_document(failure: Failure | None) -> dict[str, Any] | None:

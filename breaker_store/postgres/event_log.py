@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 
 import asyncpg
 
@@ -26,7 +27,7 @@ from breaker_store.ports import (
     StoredBreaker,
     StoredTransition,
 )
-from breaker_store.postgres import loading, standing
+from breaker_store.postgres import loading, owed_outcomes, standing
 from breaker_store.postgres.appending import append_batch
 from breaker_store.postgres.codec import PostgresBatch, seal
 from breaker_store.postgres.connecting import (
@@ -190,6 +191,11 @@ class PostgresEventLog:
     async def read_breaker(self, user_id: int, policy: Policy | None) -> StoredBreaker | None:
         async with self._reading_connection() as connection:
             return await loading.read_breaker(connection, user_id, policy)
+
+    async def owes_to_outcomes_before(self, stored: StoredBreaker, day: date) -> bool:
+        """Tell whether a breaker's count would be another one without the outcomes of before a day (UTC)."""
+        async with self._reading_connection() as connection:
+            return await owed_outcomes.owes_to_outcomes_before(connection, stored, day)
 
     async def read_forced_opening(self, user_id: int, state: BreakerState) -> Transition | None:
         """Give the transition by which a breaker is forced open; None if it isn't."""

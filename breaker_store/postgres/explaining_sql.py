@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from breaker_store.core.events import ENDINGS, TROUBLES, Kind
+from breaker_store.core.events import BY_HAND, ENDINGS, TROUBLES, Kind
 from breaker_store.postgres.stored_events import list_kinds
 
 ROWS_EACH_WAY: Final = 20_000
@@ -21,7 +21,6 @@ REOPENINGS_LIMIT: Final = 10_000
 
 ANY_VERSION: Final = 2**31 - 1
 _ENDINGS: Final = list_kinds(ENDINGS)
-_OPENINGS: Final = list_kinds((Kind.OPENED, Kind.FORCED_OPEN))
 _TROUBLES: Final = list_kinds(TROUBLES)
 
 # Every statement here is served by an index and stops early; one of a fleet that is in trouble right now is planned with
@@ -44,12 +43,12 @@ WITH chain AS NOT MATERIALIZED (
     SELECT version, kind FROM breaker_transitions WHERE user_id = $1 AND position IS NOT NULL
 ), newest AS (
     SELECT version, kind FROM chain
-    WHERE version <= $2 AND kind IN ({_OPENINGS})
+    WHERE version <= $2 AND kind IN ({_TROUBLES})
     ORDER BY version DESC LIMIT 1
 ), origin AS (
-    SELECT CASE WHEN newest.kind = {int(Kind.FORCED_OPEN)} THEN newest.version ELSE (
+    SELECT CASE WHEN newest.kind IN ({list_kinds(BY_HAND)}) THEN newest.version ELSE (
         SELECT version FROM chain
-        WHERE kind IN ({_OPENINGS}) AND version > coalesce((
+        WHERE kind IN ({_TROUBLES}) AND version > coalesce((
             SELECT version FROM chain
             WHERE version < newest.version AND kind IN ({_ENDINGS})
             ORDER BY version DESC LIMIT 1
@@ -180,7 +179,7 @@ WITH ending AS MATERIALIZED (
 ), opening AS (
     SELECT (
         SELECT version FROM breaker_transitions
-        WHERE user_id = $1 AND position IS NOT NULL AND kind IN ({_OPENINGS})
+        WHERE user_id = $1 AND position IS NOT NULL AND kind IN ({_TROUBLES})
             AND version > beginning.version AND version <= beginning.up_to
         ORDER BY version LIMIT 1
     ) AS version

@@ -30,7 +30,14 @@ from breaker_store.postgres.batch_checks import (
     ledger_break,
 )
 from breaker_store.postgres.chain_checks import ChainCheck, Head, link
-from breaker_store.postgres.codec import FORMAT, POSTGRES_EPOCH_US, encode_row, iso, microseconds
+from breaker_store.postgres.codec import (
+    FORMAT,
+    POSTGRES_EPOCH_US,
+    PRIVATE_DETAILS,
+    encode_row,
+    iso,
+    microseconds,
+)
 from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.sealed_batches import StoredBatch
 from breaker_store.postgres.verification import Verification
@@ -263,7 +270,7 @@ def _tells(countable: bytes, private: bytes | None, event_id: EventId, document:
     at, writer_id, seq, generation, era, version, kind, _ = _COUNTABLE.unpack_from(countable)
     details = json.loads(countable[_COUNTABLE.size :])
     about_person = [document["details"].get(name) for name in ("reason", "last_failure", "causes")]
-    names = {"reason", "last_failure", "causes"}
+    about_person += [value for name, value in document["details"].items() if name == "suspension"]
     told = {
         "seq": seq,
         "at": iso(at + POSTGRES_EPOCH_US),
@@ -274,7 +281,9 @@ def _tells(countable: bytes, private: bytes | None, event_id: EventId, document:
         "details": details,
     }
     exported = {name: document[name] for name in told}
-    exported["details"] = {name: value for name, value in document["details"].items() if name not in names}
+    exported["details"] = {
+        name: value for name, value in document["details"].items() if name not in PRIVATE_DETAILS
+    }
     if private is not None:
         user_id = int.from_bytes(private[16:24], "big", signed=True)
         if (user_id, json.loads(private[24:])) != (document["user_id"], about_person):

@@ -40,13 +40,13 @@ WHERE state = 0 AND tail_from IS NULL AND (version > 0 OR last_failure IS NOT NU
 
 # For a breaker that is open or half-open its newest transitions, of which the last may be one that only a newer
 # version can read; for a closed one the failures since the last success, or since the bound `tail_from` if there is
-# none, so that only the partitions needed are opened.
+# none, so that only the partitions needed are opened. One whose count was carried over has both.
 _UNSETTLED = """
 SELECT
     state.user_id, state.state, state.version, state.last_writer_id, state.last_writer_seq, state.generation, state.era,
     state.since, state.success_count, state.last_failure, state.policy, state.policy_is_own, state.tail_until,
     (extract(epoch FROM state.retry_at - clock_timestamp()) * 1000000)::bigint AS remaining_us,
-    CASE WHEN state.state <> 0 THEN ARRAY(
+    CASE WHEN state.state <> 0 OR (state.failure_count > 0 AND state.tail_from IS NOT NULL) THEN ARRAY(
         SELECT transition
         FROM breaker_transitions AS transition
         WHERE transition.user_id = state.user_id AND transition.position IS NOT NULL
@@ -88,8 +88,9 @@ SELECT state.user_id,
 FROM breaker_states AS state
 LEFT JOIN LATERAL (
     SELECT version, generation, era, writer_id, writer_seq,
-        CASE WHEN kind IN (10, 14) THEN 1 WHEN kind = 11 THEN 2 WHEN kind IN (12, 13, 15) THEN 0 END AS state,
-        CASE WHEN kind = 14 THEN true WHEN kind IN (10, 11, 12, 13, 15) THEN false END AS forced
+        CASE WHEN kind IN (10, 14, 17) THEN 1 WHEN kind = 11 THEN 2 WHEN kind IN (12, 13, 15, 18) THEN 0 END AS state,
+        CASE WHEN kind IN (14, 17) THEN true WHEN kind IN (10, 11, 12, 13, 15, 18) THEN false END AS forced,
+        CASE WHEN kind = 17 THEN true WHEN kind IN (10, 11, 12, 13, 14, 15, 18) THEN false END AS suspended
     FROM breaker_transitions
     WHERE user_id = state.user_id AND position IS NOT NULL
     ORDER BY version DESC
@@ -102,6 +103,9 @@ WHERE (state.version, state.generation, state.era, state.last_writer_id, state.l
     )
     OR state.state <> CASE WHEN chain.version IS NULL THEN 0 ELSE coalesce(chain.state, state.state) END
     OR state.forced <> CASE WHEN chain.version IS NULL THEN false ELSE coalesce(chain.forced, state.forced) END
+    OR state.suspended <> CASE
+        WHEN chain.version IS NULL THEN false ELSE coalesce(chain.suspended, state.suspended)
+    END
 """
 
 # Rows of closed breakers that count nothing any more: another process ended what this one's predecessor began. Every
@@ -206,16 +210,16 @@ def _closed_state(row: asyncpg.Record, policy: Policy) -> BreakerState:
 def _read_unsettled(rows: list[asyncpg.Record], policy: Policy) -> StoredBreaker:
     row = rows[0]
     if STATES[row["state"]] is CircuitState.CLOSED:
-        state = _closed_state(row, policy)
+        state = _closed_state(row, policy) if row["newest"] is None else _state_of_chain(row, policy)
         for outcome in sorted(_failures(rows), key=lambda outcome: (outcome.at, outcome.event_id)):
             state = evolve(state, outcome)
         return StoredBreaker(row["user_id"], state, None)
-    state = replace(_open_state(row, policy), success_count=row["success_count"])
+    state = replace(_state_of_chain(row, policy), success_count=row["success_count"])
     return StoredBreaker(row["user_id"], state, row["remaining_us"])
 
 
-def _open_state(row: asyncpg.Record, policy: Policy) -> BreakerState:
-    """Give the state of a breaker that is open or half-open: from the last transition that can be read."""
+def _state_of_chain(row: asyncpg.Record, policy: Policy) -> BreakerState:
+    """Give the state with which a breaker's count begins: from the last transition that can be read."""
     chain: list[Transition] = []
     for stored in row["newest"]:
         chain.insert(0, read_transition(stored).transition)

@@ -9,17 +9,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from breaker_store.core.events import CircuitState, Kind
+from breaker_store.core.events import IMMATERIAL, CircuitState, Kind
 from breaker_store.core.sequel import ACTIONS, Link, remark
 from breaker_store.postgres.codec import microseconds
 from breaker_store.postgres.connecting import Connection
-from breaker_store.postgres.stored_events import read_time
+from breaker_store.postgres.stored_events import list_kinds, read_time
 
 _REMARKABLE: Final = frozenset({Kind.OPENED, *ACTIONS})
 
 _LINK: Final = "SELECT version, kind, occurred_at, details FROM breaker_transitions"
 _CHAIN: Final = "user_id = asked.user_id AND position IS NOT NULL"
-_PASSED_OVER: Final = f"kind <> {int(Kind.POLICY_CHANGED)}"
+_PASSED_OVER: Final = f"kind NOT IN ({list_kinds(IMMATERIAL)})"
 
 _AROUND: Final = f"""
 SELECT

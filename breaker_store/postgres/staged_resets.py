@@ -46,7 +46,7 @@ FAILURES_SHOWN: Final = 10
 Status: TypeAlias = Literal["running", "stopped", "done"]
 
 # The first trouble since the breaker was last well is the trip, however often it opened again since. What came last,
-# beside probes that began and rules that changed, tells whether a person forced it open. Both are found by an index,
+# beside probes that began and what changed nothing of it, tells whether a person opened it. Both are found by an index,
 # however long the breaker has been broken. A trip comes before the opening in force, whose time stands in the row.
 _MATCHED: Final = f"""
 SELECT breaker.user_id, breaker.version

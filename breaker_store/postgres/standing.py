@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from breaker_store.core.events import EventId, Transition
+from breaker_store.core.events import EventId, Suspension, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.core.standing import StateVersion, describe_standing
 from breaker_store.core.state import BreakerState
@@ -27,8 +27,10 @@ class Standing:
 
     Attributes:
         state: in the words of `CircuitBreaker.get_state`.
-        sentence: the same as one plain sentence; of one that is forced open also by whom, until when and why.
+        sentence: the same as one plain sentence; of one that is forced open or suspended also by whom, until when and
+            why.
         version: what an action names that is to be safe from others' in between.
+        forced: whether somebody opened it, by suspending the bot too.
         policy: the rules in force, as far as they are known without the program's default.
 
     """
@@ -38,6 +40,7 @@ class Standing:
     sentence: str
     version: StateVersion
     forced: bool
+    suspension: Suspension | None
     policy: Policy
     policy_is_own: bool
 
@@ -57,8 +60,8 @@ async def read_standing(connection: AsyncConnection, user_id: int) -> Standing:
 
 
 async def read_forced_opening(connection: Connection, user_id: int, state: BreakerState) -> Transition | None:
-    """Give the transition by which a breaker is forced open; None if it isn't."""
-    if not state.forced or state.opened_by is None:
+    """Give the transition by which a breaker is forced open; None if it isn't, or the bot is suspended."""
+    if not state.forced or state.suspension is not None or state.opened_by is None:
         return None
     return await read_transition_of(connection, user_id, state.opened_by)
 
@@ -81,6 +84,7 @@ def describe(stored: StoredBreaker, opening: Transition | None) -> Standing:
         sentence=describe_standing(stored.user_id, state, remaining_us, opening),
         version=StateVersion.of(state),
         forced=state.forced,
+        suspension=state.suspension,
         policy=state.policy,
         policy_is_own=state.policy_is_own,
     )

@@ -15,6 +15,7 @@ from breaker_store.core.events import (
     Kind,
     Outcome,
     Permit,
+    Suspension,
     Transition,
     Verdict,
 )
@@ -61,9 +62,17 @@ def _read_known_transition(row: Mapping[str, Any]) -> Transition:
         opened_by=_read_optional_id(details["opened_by"]),
         retry_at=read_time(details["retry_at"]),
         forced=details.get("forced", False),
+        suspension=_read_suspension(details.get("suspension")),
+        success_count=details.get("success_count", 0),
         erasure_digest=details.get("erasure_digest"),
         position=row["position"],
     )
+
+
+def _read_suspension(document: Mapping[str, Any] | None) -> Suspension | None:
+    if document is None:
+        return None
+    return Suspension(document["actor"], document["reason"], _instant(document["at"]))
 
 
 def list_kinds(kinds: Iterable[Kind]) -> str:

@@ -213,8 +213,9 @@ states = Table(
     Column("era", Integer, nullable=False, server_default=text("0")),
     # 0 closed, 1 open, 2 half-open.
     Column("state", SmallInteger, nullable=False, server_default=text("0")),
+    # With how many the count began.
     Column("failure_count", Integer, nullable=False, server_default=text("0")),
-    # Half-open: the successful probes of this round.
+    # Half-open: the successful probes of this round, those that were carried over among them.
     Column("success_count", Integer, nullable=False, server_default=text("0")),
     # The last failure that counted, as it stands in the details of transitions.
     Column("last_failure", JSONB),
@@ -227,6 +228,8 @@ states = Table(
     Column("trips", Integer, nullable=False, server_default=text("0")),
     # Whether somebody opened it, so that its wait is not its policy's.
     Column("forced", Boolean, nullable=False, server_default=text("false")),
+    # Whether that was done by suspending the bot: only its resumption ends it.
+    Column("suspended", Boolean, nullable=False, server_default=text("false")),
     Index("breaker_states_by_state", "state", "user_id", postgresql_where=text("state <> 0")),
     # Those that never changed come last, when the newest changes come first.
     Index("breaker_states_by_change", text("coalesce(since, '-infinity')"), "user_id"),
@@ -348,12 +351,13 @@ log_position = Table(
     metadata,
     Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("last", BigInteger, nullable=False, server_default=text("0")),
-    # How many there are, and are open and half-open: counting them would take longer the more there are.
+    # How many there are, and are open, half-open and suspended: counting them would take longer the more there are.
     Column("breakers", BigInteger, nullable=False, server_default=text("0")),
     Column("open_breakers", BigInteger, nullable=False, server_default=text("0")),
     Column("half_open_breakers", BigInteger, nullable=False, server_default=text("0")),
     # The last link.
     Column("chain", LargeBinary, nullable=False, server_default=text("decode(repeat('00', 32), 'hex')")),
+    Column("suspended_breakers", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("singleton", "one_row"),
     comment="One row: the position of the last transition that won, and how many breakers there are",
 )

@@ -89,9 +89,9 @@ WITH breaker AS MATERIALIZED (
         coalesce(
             (
                 SELECT CASE
-                    WHEN kind IN (10, 14) THEN 'open'
+                    WHEN kind IN (10, 14, 17) THEN 'open'
                     WHEN kind = 11 THEN 'half_open'
-                    WHEN kind IN (12, 13, 15) THEN 'closed'
+                    WHEN kind IN (12, 13, 15, 18) THEN 'closed'
                     ELSE details ->> 'to'
                 END
                 FROM breaker_transitions

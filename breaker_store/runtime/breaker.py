@@ -27,6 +27,8 @@ from breaker_store.core.decide import (
     Release,
     Report,
     Reset,
+    Resume,
+    Suspend,
     decide,
     end_after,
     permit_of,
@@ -38,15 +40,19 @@ from breaker_store.core.events import (
     Kind,
     Outcome,
     Permit,
+    Suspension,
     Transition,
 )
 from breaker_store.core.policy import MICROSECONDS, Policy, error_name
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.errors import (
+    BotSuspendedError,
     CircuitBreakerOpenError,
     ConfigurationError,
     NotCommittedError,
     NotForcedOpenError,
+    NotSuspendedError,
+    SuspendedError,
 )
 from breaker_store.ports import MarkKind
 from breaker_store.runtime.calls import (
@@ -136,7 +142,7 @@ class CircuitBreaker:
         """Call `func` if the breaker lets it through, await what it gives, and record what became of it.
 
         Raises:
-            CircuitBreakerOpenError: it does not; `func` was not called.
+            CircuitBreakerOpenError: it does not; `func` was not called. BotSuspendedError if the bot is suspended.
             TypeError: `func` gave nothing that can be awaited; this is no outcome.
 
         Whatever `func` raises is raised as it is. Cancellation, and a refusal by another breaker inside `func`, are no
@@ -317,7 +323,13 @@ class CircuitBreaker:
         return describe_state(self._state, self._state.remaining_us(self._surroundings.clock.now_us()))
 
     def reset(self, *, actor: str | None = None, reason: str | None = None) -> None:
-        """Close the breaker and forget its failures, whatever its state; who and why go into the log."""
+        """Close the breaker and forget its failures, whatever its state; who and why go into the log.
+
+        Raises:
+            SuspendedError: the bot is suspended; nothing came of it.
+
+        """
+        self._refuse_suspended()
         self._act(Reset(*self._new_count(), _clean(actor), _clean(reason)))
 
     def force_open(
@@ -330,8 +342,10 @@ class CircuitBreaker:
 
         Raises:
             ValueError: the time is out of its bounds.
+            SuspendedError: the bot is suspended; nothing came of it.
 
         """
+        self._refuse_suspended()
         now, event_id, era = self._new_count()
         until = None if for_seconds is None else end_after(now, for_seconds)
         self._act(ForceOpen(now, event_id, era, until, _clean(actor), _clean(reason)))
@@ -341,11 +355,35 @@ class CircuitBreaker:
 
         Raises:
             NotForcedOpenError: it is not; nothing came of it.
+            SuspendedError: the bot is suspended; nothing came of it.
 
         """
+        self._refuse_suspended()
         if not self._state.forced:
             raise NotForcedOpenError(self.user_id)
         self._act(Release(*self._new_count(), _clean(actor), _clean(reason)))
+
+    def suspend(self, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Refuse all calls with this reason until somebody resumes the bot; who and why go into the log.
+
+        Nothing else ends it: not a reset, not a release. One that is suspended already gets the new reason.
+        """
+        self._act(Suspend(*self._new_count(), _clean(actor), _clean(reason)))
+
+    def resume(self, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Close the breaker of a bot that is suspended, with no failure counted; who and why go into the log.
+
+        Raises:
+            NotSuspendedError: it is not; nothing came of it.
+
+        """
+        if self._state.suspension is None:
+            raise NotSuspendedError(self.user_id)
+        self._act(Resume(*self._new_count(), _clean(actor), _clean(reason)))
+
+    def _refuse_suspended(self) -> None:
+        if self._state.suspension is not None:
+            raise SuspendedError(self.user_id)
 
     def set_policy(self, policy: Policy, *, actor: str | None = None, reason: str | None = None) -> None:
         """Give this user rules of their own; nothing happens if they have these already."""
@@ -417,12 +455,23 @@ class CircuitBreaker:
                 # On disk it can't be counted on: writing ends the counting, and the next is an entry of its own.
                 journal.write_through()
                 self._refusals = None
+        if timeout_remaining is None and state.suspension is not None:
+            return self._suspended(state, state.suspension)
         return CircuitBreakerOpenError(
             self.user_id,
             timeout_remaining,
             None if state.opened_at is None else state.opened_at / MICROSECONDS,
             state.opened_by,
             state.last_failure,
+        )
+
+    def _suspended(self, state: BreakerState, suspension: Suspension) -> BotSuspendedError:
+        return BotSuspendedError(
+            self.user_id,
+            suspension.at / MICROSECONDS,
+            state.opened_by,
+            suspension.actor,
+            suspension.reason,
         )
 
     def _succeed(self, permit: Permit, started_ns: int, ended_ns: int, operation: str | None) -> None:

@@ -42,7 +42,10 @@ def _bare_transition(transition: Transition, note: str) -> Transition:
         replace(cause, error_type=None, error_message=None, operation=None) for cause in transition.causes
     )
     last_failure = _bare_failure(transition.last_failure)
-    return replace(transition, reason=note, actor=None, causes=causes, last_failure=last_failure)
+    suspension = transition.suspension and replace(transition.suspension, actor=None, reason=None)
+    return replace(
+        transition, reason=note, actor=None, causes=causes, last_failure=last_failure, suspension=suspension
+    )
 
 
 def _bare_failure(failure: Failure | None) -> Failure | None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from breaker_store.core.events import Failure, Kind, Transition, Verdict
+from breaker_store.core.events import Failure, Kind, Suspension, Transition, Verdict
 from breaker_store.errors import SpoolError
 from breaker_store.ports import Batch, Gap, Mark, OutcomeRow
 from breaker_store.spool.records import CHUNK
@@ -163,7 +163,14 @@ def _transition_document(user_id: int, transition: Transition) -> dict[str, Any]
         "opened_at": _iso(transition.opened_at),
         "opened_by": transition.opened_by and str(transition.opened_by),
         "retry_at": _iso(transition.retry_at),
+        "suspension": _suspension_document(transition.suspension),
     }
+
+
+def _suspension_document(suspension: Suspension | None) -> dict[str, Any] | None:
+    if suspension is None:
+        return None
+    return {"actor": suspension.actor, "reason": suspension.reason, "at": _iso(suspension.at)}
 
 
 def _mark_document(mark: Mark) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from breaker_store.core.cleaning import clean_name
-from breaker_store.core.events import CircuitState, EventId, Failure, Kind, Transition, Verdict
+from breaker_store.core.events import CircuitState, EventId, Failure, Kind, Suspension, Transition, Verdict
 from breaker_store.core.policy import Policy
 from breaker_store.errors import EventRefusedError
 from breaker_store.ports import (
@@ -205,8 +205,12 @@ def _transition_document(transition: Transition) -> dict[str, Any]:
     # Where they say nothing, so that a record is what it always was.
     if not transition.forced:
         del document["forced"]
-    if transition.erasure_digest is None:
-        del document["erasure_digest"]
+    for name in ("suspension", "success_count", "erasure_digest"):
+        if not document[name]:
+            del document[name]
+    if transition.suspension is not None:
+        suspension = transition.suspension
+        document["suspension"] = [suspension.actor, suspension.reason, suspension.at]
     return document | {
         "policy": transition.policy.to_document(),
         "last_failure": _failure_values(transition.last_failure),
@@ -335,6 +339,10 @@ def _read_failure(values: list[Any]) -> Failure:
     return Failure(EventId(writer_id, seq), *rest)
 
 
+def _read_suspension(values: list[Any]) -> Suspension:
+    return Suspension(*values)
+
+
 def _read_event_id(values: list[Any]) -> EventId:
     return EventId(*values)
 
@@ -353,5 +361,6 @@ def _read_transition(event_id: EventId, document: Mapping[str, Any]) -> Transiti
             "last_failure": _present(_read_failure, document["last_failure"]),
             "causes": tuple(_read_failure(values) for values in document["causes"]),
             "opened_by": _present(_read_event_id, document["opened_by"]),
+            "suspension": _present(_read_suspension, document.get("suspension")),
         }
     )

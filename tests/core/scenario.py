@@ -10,12 +10,15 @@ from typing import Literal
 from breaker_store.core.decide import (
     Abandon,
     Admit,
+    CarryOver,
     ChangePolicy,
     Command,
     ForceOpen,
     Release,
     Report,
     Reset,
+    Resume,
+    Suspend,
     decide,
     permit_of,
 )
@@ -119,6 +122,18 @@ class Scenario:
 
     def release(self, actor: str | None = None, reason: str | None = None) -> Scenario:
         self.run(Release(self.now, self.event_id, next(self._eras), actor, reason))
+        return self
+
+    def suspend(self, actor: str | None = None, reason: str | None = None) -> Scenario:
+        self.run(Suspend(self.now, self.event_id, next(self._eras), actor, reason))
+        return self
+
+    def resume(self, actor: str | None = None, reason: str | None = None) -> Scenario:
+        self.run(Resume(self.now, self.event_id, next(self._eras), actor, reason))
+        return self
+
+    def carry_over(self, reason: str | None = None) -> Scenario:
+        self.run(CarryOver(self.now, self.event_id, next(self._eras), reason))
         return self
 
     def change_policy(self, policy: Policy, actor: str | None = None, reason: str | None = None) -> Scenario:

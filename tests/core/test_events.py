@@ -23,6 +23,7 @@ def test_the_numbers_of_kinds_are_frozen() -> None:
         "SUSPENDED": 17,
         "RESUMED": 18,
         "ERASED": 19,
+        "CARRIED_OVER": 20,
     }
 
 

@@ -102,6 +102,36 @@ def test_a_recovery_ends_the_matter():
     assert found.sentence.endswith(f": it is over; should it come back, {CHECK}.")
 
 
+def test_a_suspension_says_by_whom_how_long_ago_and_why():
+    scenario = Scenario().suspend("alice", "unpaid bill").wait(10_800)
+    assert sentence(scenario) == (
+        'User 101\'s bot was suspended by alice 3 h ago, at 2023-11-14 22:13:20 UTC ("unpaid bill"); '
+        "it refuses all calls until somebody resumes the bot."
+    )
+
+
+def test_a_resumption_names_the_suspension_that_it_ended():
+    scenario = Scenario().suspend("alice", "unpaid bill").wait(60).resume("bob", "paid")
+    aftermath = Aftermath(ending=transitions(scenario)[-1])
+    assert '; it was resumed by bob 1 min later, at 2023-11-14 22:14:20 UTC ("paid").' in (
+        sentence(scenario, aftermath=aftermath)
+    )
+    assert sentence(scenario, 1) == (
+        'User 101\'s bot was resumed by bob at 2023-11-14 22:14:20 UTC ("paid"); '
+        "it had been suspended by alice 1 min before, at 2023-11-14 22:13:20 UTC (event 7-1)."
+    )
+
+
+def test_a_count_that_was_carried_over_is_told_in_one_plain_line():
+    scenario = (
+        Scenario().fail().fail().fail().carry_over("its outcomes of before 2023-10-15 are being dropped")
+    )
+    assert sentence(scenario, origin=None) == (
+        "User 101's breaker went on as it was at 2023-11-14 22:13:20 UTC: count of 3 failures carried over: "
+        "its outcomes of before 2023-10-15 are being dropped."
+    )
+
+
 def test_a_reset_names_who_did_it_and_why():
     scenario = tripped().wait(30).reset("alice", "token\nrenewed")
     found = sentence(scenario, aftermath=Aftermath(ending=transitions(scenario)[-1]))

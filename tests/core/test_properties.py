@@ -11,12 +11,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from breaker_store.core.decide import (
     Abandon,
     Admit,
+    CarryOver,
     ChangePolicy,
     Command,
     ForceOpen,
     Release,
     Report,
     Reset,
+    Resume,
+    Suspend,
     decide,
     permit_of,
 )
@@ -30,6 +33,7 @@ from breaker_store.core.events import (
     Permit,
     ProbeStarted,
     StoredEvent,
+    Suspension,
     Transition,
 )
 from breaker_store.core.policy import MICROSECONDS, Policy
@@ -135,11 +139,13 @@ class AnyHistory(RuleBasedStateMachine):
     def wait_until_a_call_may_try(self, early_us: int) -> None:
         self.now = max(self.now, (self.state.retry_at or 0) - early_us)
 
+    @precondition(lambda self: self.state.suspension is None)
     @rule()
     def reset(self) -> None:
         self.run_command(Reset(*self.identity()))
         assert self.state.calm
 
+    @precondition(lambda self: self.state.suspension is None)
     @rule(wait_us=st.none() | st.sampled_from([1, MICROSECONDS, 3_600 * MICROSECONDS]))
     def force_open(self, wait_us: int | None) -> None:
         until = None if wait_us is None else self.now + wait_us
@@ -147,11 +153,41 @@ class AnyHistory(RuleBasedStateMachine):
         assert (self.state.state, self.state.forced) == (CircuitState.OPEN, True)
         assert self.state.retry_at == until
 
-    @precondition(lambda self: self.state.forced)
+    @precondition(lambda self: self.state.forced and self.state.suspension is None)
     @rule()
     def release(self) -> None:
         self.run_command(Release(*self.identity()))
         assert self.state.calm
+
+    @rule(reason=st.sampled_from(["unpaid", "abuse"]))
+    def suspend(self, reason: str) -> None:
+        self.run_command(Suspend(*self.identity(), "ann", reason))
+        assert self.state.suspension == Suspension("ann", reason, self.now)
+
+    @precondition(lambda self: self.state.suspension is not None)
+    @rule()
+    def resume(self) -> None:
+        self.run_command(Resume(*self.identity()))
+        assert self.state.calm
+
+    @rule()
+    def carry_over(self) -> None:
+        """Drop the outcomes afterwards, as retention does."""
+        before = self.state
+        self.run_command(CarryOver(*self.identity()))
+        self.stored = [event for event in self.stored if isinstance(event, Transition)]
+        changed = {
+            "version",
+            "last_transition",
+            "generation",
+            "era",
+            "since",
+            "start",
+            "probes",
+            "probes_started",
+        }
+        for name in BreakerState.__dataclass_fields__.keys() - changed:
+            assert getattr(self.state, name) == getattr(before, name), name
 
     @rule(policy=policies)
     def change_policy(self, policy: Policy) -> None:
@@ -160,6 +196,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.run_command(ChangePolicy(now, event_id, policy))
         assert (self.state.generation, self.state.era) == (before.generation, before.era)
         assert not before.forced or self.state.retry_at == before.retry_at
+        assert self.state.suspension == before.suspension
 
     @rule()
     def go_back_to_the_default_policy(self) -> None:
@@ -173,7 +210,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.state = rebuild(self.default_policy, self.stored)
         self.in_flight.clear()
         self.now += 1
-        self.writer_id, self.writer_seq = 1_000 * writer_id + len(self.stored), 1
+        self.writer_id, self.writer_seq = 1_000 * writer_id + self.eras, 1
 
     @invariant()
     def live_state_is_what_the_stored_events_mean_in_any_order_of_arrival(self) -> None:
@@ -218,6 +255,12 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def only_an_open_breaker_is_forced_open(self) -> None:
         assert self.state.state is CircuitState.OPEN or not self.state.forced
+
+    @invariant()
+    def a_suspended_bot_is_forced_open_without_an_end(self) -> None:
+        if self.state.suspension is not None:
+            assert self.state.forced
+            assert self.state.retry_at is None
 
     @invariant()
     def a_wait_is_never_longer_than_a_reader_of_the_log_clamps_it_to(self) -> None:

@@ -25,6 +25,7 @@ def link(
 RESET = link(Kind.RESET, 0, OPEN, CLOSED, "alice")
 FORCED = link(Kind.FORCED_OPEN, 0, CLOSED, OPEN, "alice", retry_at=START + 600 * SECOND)
 FOR_EVER = link(Kind.FORCED_OPEN, 0, CLOSED, OPEN, "alice")
+SUSPENDED = link(Kind.SUSPENDED, 0, OPEN, OPEN, "alice")
 TRIP = link(Kind.OPENED, 41, CLOSED, OPEN)
 PROBE = link(Kind.HALF_OPENED, 700, OPEN, HALF_OPEN)
 
@@ -44,6 +45,10 @@ PROBE = link(Kind.HALF_OPENED, 700, OPEN, HALF_OPEN)
         (FORCED, [PROBE], "half open"),
         (FORCED, [PROBE, link(Kind.CLOSED, 701, HALF_OPEN, CLOSED)], "recovered 11 min 41 s later"),
         (FORCED, [PROBE, link(Kind.OPENED, 701, HALF_OPEN, OPEN)], "opened again 11 min 41 s later"),
+        (SUSPENDED, [], "still suspended"),
+        (SUSPENDED, [link(Kind.RESUMED, 90, OPEN, CLOSED, "bob")], "resumed 1 min 30 s later by bob"),
+        (SUSPENDED, [link(Kind.SUSPENDED, 90, OPEN, OPEN)], "suspended again 1 min 30 s later"),
+        (link(Kind.RESUMED, 0, OPEN, CLOSED), [TRIP], "tripped again 41 s later"),
         (link(Kind.RELEASED, 0, OPEN, CLOSED), [TRIP], "tripped again 41 s later"),
         (link(Kind.POLICY_CHANGED, 0, CLOSED, CLOSED), [TRIP], "tripped 41 s later"),
         (link(Kind.POLICY_CHANGED, 0, HALF_OPEN, HALF_OPEN), [], "half open"),

@@ -72,6 +72,16 @@ def test_forced_open_it_tells_by_whom_until_when_and_why() -> None:
     )
 
 
+def test_suspended_it_tells_by_whom_since_when_and_why() -> None:
+    assert sentence(Scenario().suspend("alice", "unpaid\nbill")) == (
+        "User 7's bot is suspended by alice since 2023-11-14 22:13:20 UTC, until somebody resumes it: "
+        '"unpaid\\nbill".'
+    )
+    assert sentence(Scenario().suspend()) == (
+        "User 7's bot is suspended since 2023-11-14 22:13:20 UTC, until somebody resumes it."
+    )
+
+
 def test_a_policy_is_told_with_whose_it_is_and_what_counts() -> None:
     assert describe_policy(USER, Policy(), is_own=False) == (
         "User 7 has the default policy: their breaker opens after 5 failures in a row, waits 60 s, "

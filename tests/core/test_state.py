@@ -229,7 +229,7 @@ def test_a_policy_change_of_a_count_not_seen_yet_is_taken_on_whole() -> None:
     change = transition(CircuitState.OPEN, kind=Kind.POLICY_CHANGED, version=9)
     after = evolve(FAILING, change)
     assert (after.state, after.generation, after.era) == (CircuitState.OPEN, GENERATION + 1, ERA + 1)
-    assert (after.failure_count, after.failures) == (8, ())
+    assert (after.failure_count, after.failures) == (8, change.causes)
 
 
 def test_the_run_of_failures_is_bounded_and_keeps_the_newest() -> None:

@@ -177,7 +177,7 @@ async def test_appends_go_on_while_the_ledgers_rows_are_looked_at_again(
 
 async def test_positions_begin_at_zero_in_one_row(connection: asyncpg.Connection) -> None:
     assert [tuple(row) for row in await connection.fetch("SELECT * FROM log_position")] == [
-        (True, 0, 0, 0, 0, bytes(32))
+        (True, 0, 0, 0, 0, bytes(32), 0)
     ]
     with pytest.raises(asyncpg.UniqueViolationError):
         await connection.execute("INSERT INTO log_position DEFAULT VALUES")

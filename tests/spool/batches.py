@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from breaker_store.core.cleaning import clean_name
-from breaker_store.core.events import CircuitState, EventId, Failure, Kind, Transition, Verdict
+from breaker_store.core.events import CircuitState, EventId, Failure, Kind, Suspension, Transition, Verdict
 from breaker_store.core.policy import GREATEST_COUNT, GREATEST_TIMEOUT_SECONDS, Policy
 from breaker_store.ports import (
     Batch,
@@ -35,6 +35,7 @@ OWN_POLICY = Policy(
     3, 0.1 + 0.2, 7, 2, ("TimeoutError", "aiogram.exceptions.TelegramNetworkError"), ("KeyError",)
 )
 FAILURE = Failure(EventId(WRITER, 3), NOON - 5, "TimeoutError", 'no "answer"\n€🙂\\', "send_message", 17)
+SUSPENSION = Suspension("ann", "unpaid \N{BANKNOTE WITH EURO SIGN}", NOON - 3)
 GAP = Gap(GapReason.SPOOL_FULL, NOON - 9, NOON - 7, successes=3, refusals=2)
 
 
@@ -137,6 +138,8 @@ def one_of_each_kind() -> list[Batch]:
         batch_of(refusals(9), gaps=[GAP._replace(reason=GapReason.QUEUE_FULL)]),
         batch_of(success(11, operation="")),
         batch_of(opening(13, kind=Kind.FORCED_OPEN, forced=True, retry_at=None)),
+        batch_of(opening(14, kind=Kind.SUSPENDED, forced=True, retry_at=None, suspension=SUSPENSION)),
+        batch_of(opening(15, kind=Kind.CARRIED_OVER, success_count=1)),
     ]
 
 
