@@ -62,6 +62,7 @@ TABLES: Final[dict[str, Grants]] = {
     "recorders": _OPERATIONAL,
     # Written by the function that erases a person.
     "resealed_batches": Grants(_READ, _READ),
+    "retention": Grants(_READ, ("SELECT", "INSERT", "UPDATE", "DELETE")),
     "rollup_marks": _OPERATIONAL,
     "rollup_progress": Grants(("SELECT", "UPDATE"), _READ),
     "staged_reset_breakers": _KEPT,
@@ -74,7 +75,12 @@ TABLES: Final[dict[str, Grants]] = {
 FUNCTIONS: Final[dict[str, Grants]] = {
     "append_batch": _CALLED,
     "apply_changes": _CALLED,
+    "breakers_owing": _CALLED_BY_BOTH,
     "chain_transition": _CALLED,
+    # These two see to the policies themselves, which the application can't change.
+    "drop_outcomes": _CALLED_BY_BOTH,
+    "drop_rollups": _CALLED_BY_BOTH,
+    "due_spans": _CALLED_BY_BOTH,
     "ensure_outcome_partitions": _CALLED_BY_BOTH,
     "ensure_rollup_partitions": _CALLED_BY_BOTH,
     "erase_person": Grants((), ("EXECUTE",)),
@@ -83,6 +89,7 @@ FUNCTIONS: Final[dict[str, Grants]] = {
     "finish_batch": _CALLED,
     "is_trip": _CALLED_BY_BOTH,
     "open_batch": _CALLED,
+    "outcomes_stay_for": _CALLED_BY_BOTH,
     "private_transition_digest": _CALLED,
     "recount_breakers": _CALLED,
     # A trigger's: it is called whoever fires it.
