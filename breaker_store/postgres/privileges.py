@@ -89,12 +89,12 @@ FUNCTIONS: Final[dict[str, Grants]] = {
     "finish_batch": _CALLED,
     "is_trip": _CALLED_BY_BOTH,
     "open_batch": _CALLED,
-    "outcomes_stay_for": _CALLED_BY_BOTH,
     "private_transition_digest": _CALLED,
     "recount_breakers": _CALLED,
     # A trigger's: it is called whoever fires it.
     "refuse_log_change": Grants(),
     "restore_breaker_state": _CALLED,
+    "uncounted_of": _CALLED_BY_BOTH,
 }
 
 

@@ -21,6 +21,7 @@ DECLARE
     due record;
     refusal text;
     earlier_drops integer;
+    owing bigint;
     size bigint;
 BEGIN
     IF pg_catalog.current_setting('transaction_isolation'::text) <> 'read committed'::text THEN
@@ -39,9 +40,13 @@ BEGIN
     END IF;
 
     EXECUTE pg_catalog.format('LOCK TABLE %I IN SHARE MODE', leaf);
-    refusal := outcomes_stay_for(the_day);
+    refusal := uncounted_of(the_day);
     IF refusal IS NOT NULL THEN
         RETURN refusal;
+    END IF;
+    SELECT pg_catalog.count(*) INTO owing FROM breakers_owing((the_day + 1)::timestamp AT TIME ZONE 'UTC');
+    IF owing > 0 THEN
+        RETURN pg_catalog.format('the counts of %s breakers still need it'::text, owing);
     END IF;
 
     size := pg_catalog.pg_total_relation_size(leaf::regclass);

@@ -36,7 +36,7 @@ END
 $$
 """
 
-FUNCTIONS = ("breakers_owing", "due_spans", "outcomes_stay_for", "drop_outcomes", "drop_rollups")
+FUNCTIONS = ("breakers_owing", "due_spans", "uncounted_of", "drop_outcomes", "drop_rollups")
 ACTING = ("drop_outcomes", "drop_rollups")
 
 
