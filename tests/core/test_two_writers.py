@@ -8,7 +8,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from breaker_store.core.decide import Abandon, Admit, ChangePolicy, ForceOpen, Release, Report, Reset
+from breaker_store.core.decide import (
+    Abandon,
+    Admit,
+    CarryOver,
+    ChangePolicy,
+    ForceOpen,
+    Release,
+    Report,
+    Reset,
+    Resume,
+    Suspend,
+)
 from breaker_store.core.events import EventId, Kind, Outcome, Transition
 from breaker_store.core.policy import MICROSECONDS
 from breaker_store.core.rebuild import rebuild
@@ -55,19 +66,33 @@ class TwoWriters(RuleBasedStateMachine):
     @rule(index=st.integers(0, 1))
     def reset(self, index: int) -> None:
         writer = self.writers[index]
-        writer.run(Reset(*self.identity(writer)))
+        if writer.state.suspension is None:
+            writer.run(Reset(*self.identity(writer)))
 
     @rule(index=st.integers(0, 1), wait_us=st.sampled_from([None, 1, MICROSECONDS]))
     def force_open(self, index: int, wait_us: int | None) -> None:
         writer = self.writers[index]
         until = None if wait_us is None else self.now + wait_us
-        writer.run(ForceOpen(*self.identity(writer), until))
+        if writer.state.suspension is None:
+            writer.run(ForceOpen(*self.identity(writer), until))
 
     @rule(index=st.integers(0, 1))
     def release(self, index: int) -> None:
         writer = self.writers[index]
-        if writer.state.forced:
+        if writer.state.suspension is not None:
+            writer.run(Resume(*self.identity(writer)))
+        elif writer.state.forced:
             writer.run(Release(*self.identity(writer)))
+
+    @rule(index=st.integers(0, 1))
+    def suspend(self, index: int) -> None:
+        writer = self.writers[index]
+        writer.run(Suspend(*self.identity(writer), "ann", "unpaid bill"))
+
+    @rule(index=st.integers(0, 1))
+    def carry_over(self, index: int) -> None:
+        writer = self.writers[index]
+        writer.run(CarryOver(*self.identity(writer)))
 
     @rule(index=st.integers(0, 1), failure_threshold=st.integers(1, 3))
     def change_policy(self, index: int, failure_threshold: int) -> None:
@@ -144,6 +169,7 @@ def chain_part(state: BreakerState) -> tuple[object, ...]:
         state.since,
         state.opened_by,
         state.retry_at,
+        state.suspension,
     )
 
 

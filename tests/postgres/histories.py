@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store import Policy
-from breaker_store.core.decide import Abandon, Admit, ChangePolicy, Report, Reset
+from breaker_store.core.decide import Abandon, Admit, CarryOver, ChangePolicy, Report, Reset, Resume, Suspend
 from breaker_store.core.events import EventId, Kind, Outcome, OutcomeKind, Permit, StoredEvent, Transition
 from breaker_store.core.policy import MICROSECONDS
 from breaker_store.ports import Batch, Source, UserTransition
@@ -28,6 +28,7 @@ OWN = Policy(failure_threshold=3, timeout_seconds=0.5, success_threshold=2)
 STEPS = [
     "succeed", "fail", "fail", "fail", "trip", "trip", "begin", "end", "break", "cancel", "tick", "rest", "wait", "wait", "send",
     "send_one", "hear", "share", "share", "probe", "probe", "reset", "set_policy",
+    "suspend", "resume", "resume", "carry_over",
 ]  # fmt: skip
 
 
@@ -84,8 +85,14 @@ class Processes:
                 writer.flush(self.log, len(writer.queue))
                 for each in self.writers:
                     each.follow(self.log)
-            case "reset":
+            case "reset" if writer.state.suspension is None:
                 writer.run(Reset(*self.identity(number)))
+            case "suspend":
+                writer.run(Suspend(*self.identity(number), "ann", "unpaid bill"))
+            case "resume" if writer.state.suspension is not None:
+                writer.run(Resume(*self.identity(number), "bob"))
+            case "carry_over":
+                writer.run(CarryOver(*self.identity(number), "they are old"))
             case "set_policy":
                 writer.run(ChangePolicy(*self.identity(number)[:2], OWN))
 

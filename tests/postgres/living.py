@@ -90,6 +90,8 @@ def timeless(state: BreakerState) -> BreakerState:
         since=None,
         opened_at=None,
         retry_at=None,
+        suspension=state.suspension and replace(state.suspension, at=0),
+        start=state.start._replace(failures=tuple(replace(each, at=0) for each in state.start.failures)),
     )
 
 

@@ -10,7 +10,8 @@ import asyncpg
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from breaker_store import CircuitBreakerOpenError, Policy
+from breaker_store import CircuitBreakerOpenError, NotSuspendedError, Policy, SuspendedError
+from breaker_store.core.decide import CarryOver
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.runtime.clock import ManualClock
 from tests.contract.writing import Writer
@@ -28,7 +29,10 @@ databases = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
-STEPS = ["succeed", "fail", "fail", "fail", "wait", "send", "send", "hear", "restart", "reset", "set_policy"]
+STEPS = [
+    "succeed", "fail", "fail", "fail", "wait", "send", "send", "hear", "restart", "reset", "set_policy", "suspend", "resume",
+    "resume", "carry_over",
+]  # fmt: skip
 steps = st.sampled_from(STEPS)
 one_process = st.lists(st.tuples(st.just(0), steps), max_size=25)
 two_processes = st.lists(st.tuples(st.integers(0, 1), steps), max_size=30)
@@ -65,6 +69,9 @@ class Process:
             "restart": self.restart,
             "reset": self.reset,
             "set_policy": self.set_policy,
+            "suspend": self.suspend,
+            "resume": self.resume,
+            "carry_over": self.carry_over,
         }
         await actions[step]()
 
@@ -91,7 +98,19 @@ class Process:
         await self.start(self.user_id)
 
     async def reset(self) -> None:
-        self.writer.breaker(self.user_id).reset()
+        with suppress(SuspendedError):
+            self.writer.breaker(self.user_id).reset()
+
+    async def suspend(self) -> None:
+        self.writer.breaker(self.user_id).suspend(actor="ann", reason="unpaid bill")
+
+    async def resume(self) -> None:
+        with suppress(NotSuspendedError):
+            self.writer.breaker(self.user_id).resume(actor="bob")
+
+    async def carry_over(self) -> None:
+        breaker = self.writer.breaker(self.user_id)
+        breaker._act(CarryOver(*breaker._new_count(), "they are old"))
 
     async def set_policy(self) -> None:
         self.writer.registry.set_policy(self.user_id, OWN)

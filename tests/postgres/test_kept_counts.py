@@ -12,9 +12,11 @@ from tests.postgres.living import QUICK, USER, trip
 from tests.postgres.processes import Process, databases, live_through, two_processes
 from tests.postgres.stored import read_events
 
-KEPT = "SELECT breakers, open_breakers, half_open_breakers FROM log_position"
+KEPT = "SELECT breakers, open_breakers, half_open_breakers, suspended_breakers FROM log_position"
 COUNTED = """
-SELECT count(*), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2) FROM breaker_states
+SELECT
+    count(*), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE suspended)
+FROM breaker_states
 """
 
 
@@ -49,9 +51,21 @@ async def test_a_reset_by_an_operator_is_counted(
 ) -> None:
     await trip(store.registry.get_breaker(USER))
     await store.flush()
-    assert await kept_and_counted(connection) == ((1, 1, 0), (1, 1, 0))
+    assert await kept_and_counted(connection) == ((1, 1, 0, 0), (1, 1, 0, 0))
     await control.reset(database_url, USER)
-    assert await kept_and_counted(connection) == ((1, 0, 0), (1, 0, 0))
+    assert await kept_and_counted(connection) == ((1, 0, 0, 0), (1, 0, 0, 0))
+
+
+async def test_a_suspension_is_counted_until_the_bot_is_resumed(
+    database_url: str, store: BreakerStore, connection: asyncpg.Connection
+) -> None:
+    await trip(store.registry.get_breaker(USER))
+    await store.flush()
+    for reason in ("unpaid bill", "abuse"):
+        await control.suspend(database_url, USER, reason=reason)
+        assert await kept_and_counted(connection) == ((1, 1, 0, 1), (1, 1, 0, 1))
+    await control.resume(database_url, USER)
+    assert await kept_and_counted(connection) == ((1, 0, 0, 0), (1, 0, 0, 0))
 
 
 async def test_a_batch_without_newcomers_and_transitions_leaves_the_counts_alone(
@@ -67,7 +81,9 @@ async def test_a_batch_without_newcomers_and_transitions_leaves_the_counts_alone
     assert await connection.fetchval("SELECT ctid FROM log_position") == before
 
 
-@pytest.mark.parametrize("change", ["state = 0", "trips = 9", "trip_error = 'Another'", "state = 2"])
+@pytest.mark.parametrize(
+    "change", ["state = 0", "trips = 9", "trip_error = 'Another'", "state = 2", "suspended = true"]
+)
 async def test_rows_that_are_put_right_at_start_up_are_counted_anew(
     database_url: str, connection: asyncpg.Connection, change: str
 ) -> None:
@@ -76,6 +92,6 @@ async def test_rows_that_are_put_right_at_start_up_are_counted_anew(
     await connection.execute(f"UPDATE breaker_states SET {change}, version = 0")
     async with BreakerStore.open(database_url=database_url, policy=QUICK):
         pass
-    assert await kept_and_counted(connection) == ((1, 1, 0), (1, 1, 0))
+    assert await kept_and_counted(connection) == ((1, 1, 0, 0), (1, 1, 0, 0))
     row = await connection.fetchrow("SELECT trips, trip_error FROM breaker_states")
     assert tuple(row) == (1, "tests.postgres.living.NoAnswerError")
