@@ -42,7 +42,7 @@ _TIMEOUT_SECONDS: Final = 600.0
 _ALONE: Final = "SELECT pg_try_advisory_lock(1651665779, 7)"
 _NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _MAKE_ROLLUP_PARTITIONS: Final = """
-SELECT ensure_rollup_partitions(today - 1, today + $1)
+SELECT ensure_rollup_partitions(today - 1, today + $1::integer)
 FROM (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date) AS now (today)
 """
 

@@ -105,7 +105,9 @@ async def read_policies(connection: Connection) -> dict[Kept, RetentionPolicy]:
     return {policy.kind: policy for policy in policies}
 
 
-async def set_policy(database_url: str, kind: Kept, keep_days: int, *, imports: bool, actor: str | None) -> None:
+async def set_policy(
+    database_url: str, kind: Kept, keep_days: int, *, imports: bool, actor: str | None
+) -> None:
     """Say for how long something is kept; what that lets go is dropped by the next maintenance.
 
     Raises:

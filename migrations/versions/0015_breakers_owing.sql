@@ -21,7 +21,7 @@ AS $function$
         JOIN breaker_states AS breaker USING (user_id)
         WHERE start.kind = 20::smallint AND start.position IS NOT NULL AND start.occurred_at < before
             AND (start.details ->> 'failure_count'::text)::integer > 0
-            AND breaker.state = 0::smallint AND breaker.tail_from IS NULL
+            AND breaker.state = 0::smallint
             AND breaker.generation = start.generation AND breaker.era = start.era
     )
     SELECT DISTINCT suspect.user_id
