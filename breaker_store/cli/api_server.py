@@ -20,6 +20,7 @@ from breaker_store.alerting.delivery import delivering
 from breaker_store.cli.ending import INTERRUPTED
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.access_tokens import any_token_made
+from breaker_store.rolling_up import rolling_up
 from breaker_store.serving import GuestServer
 from breaker_store.settings import Location
 from breaker_store.staged_reset import resetting
@@ -38,7 +39,7 @@ _MAKE_ONE: Final = "`breaker-store token create NAME --role operator`"
 
 
 async def serve_api(location: Location, host: str, port: int, webhooks: Sequence[Webhook]) -> None:
-    """Serve, deliver webhooks, and carry out staged resets, until SIGTERM, or SIGINT, which gives its exit code.
+    """Serve, deliver webhooks, carry out staged resets and roll up, until SIGTERM, or SIGINT, which gives its exit code.
 
     Raises:
         ConfigurationError: the address can't be listened on; or it is not the loopback one, and no token was ever made.
@@ -51,7 +52,11 @@ async def serve_api(location: Location, host: str, port: int, webhooks: Sequence
         try:
             async with open_database(location) as database_url:
                 await _check_tokens(database_url, listener)
-                async with delivering(webhooks, database_url), resetting(database_url):
+                async with (
+                    delivering(webhooks, database_url),
+                    resetting(database_url),
+                    rolling_up(database_url),
+                ):
                     await serving.serve(database_url, listener)
         except asyncio.CancelledError:
             if serving.ended_by is None:

@@ -15,7 +15,7 @@ BEGIN
     DELETE FROM unhealthy_bots WHERE user_id = the_user_id;
 
     INSERT INTO rollup_marks (bucket, started_at)
-    SELECT DISTINCT bucket, date_trunc(unit, occurred_at, 'UTC')
+    SELECT DISTINCT bucket, pg_catalog.date_trunc(unit, occurred_at, 'UTC')
     FROM breaker_outcomes
     CROSS JOIN (VALUES (0::smallint, 'minute'), (1::smallint, 'hour'), (2::smallint, 'day')) AS length (bucket, unit)
     WHERE user_id = the_user_id
