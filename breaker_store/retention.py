@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -24,13 +24,13 @@ from breaker_store.errors import LogUnavailableError, StoreError
 from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
 from breaker_store.postgres.partitions import OutcomePartitions
 from breaker_store.postgres.retention import (
-    Pause,
     Span,
     drop,
     list_due,
     users_owing,
     why_uncounted,
 )
+from breaker_store.rolling_up import roll_up_once
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,6 @@ _MAKE_ROLLUP_PARTITIONS: Final = """
 SELECT ensure_rollup_partitions(today - 1, today + $1::integer)
 FROM (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date) AS now (today)
 """
-
-RollUp = Callable[[str], Awaitable[object]]
 
 
 class MaintenanceBusyError(StoreError):
@@ -105,9 +103,7 @@ async def plan(database_url: str) -> Plan:
     return Plan(due, owing, [(span, why) for span, why in reasons if why is not None])
 
 
-async def maintain(
-    database_url: str, actor: str | None, *, roll_up: RollUp, pause: Pause = asyncio.sleep
-) -> Report:
+async def maintain(database_url: str, actor: str | None) -> Report:
     """Do once what has to be done, as the application's role.
 
     Raises:
@@ -118,8 +114,8 @@ async def maintain(
     async with _connected(database_url) as connection:
         if not await connection.fetchval(_ALONE):
             raise MaintenanceBusyError
-        await roll_up(database_url)
-        run = _Run(database_url, connection, actor, pause)
+        await roll_up_once(database_url)
+        run = _Run(database_url, connection, actor)
         await run.make_partitions()
         for kind, spans in groupby(await list_due(connection), key=lambda span: span.kind):
             await run.drop_oldest_first(kind, list(spans))
@@ -127,11 +123,10 @@ async def maintain(
 
 
 class _Run:
-    def __init__(self, database_url: str, connection: Connection, actor: str | None, pause: Pause) -> None:
+    def __init__(self, database_url: str, connection: Connection, actor: str | None) -> None:
         self._database_url = database_url
         self._connection = connection
         self._actor = actor
-        self._pause = pause
         self.report = Report()
 
     async def make_partitions(self) -> None:
@@ -159,7 +154,7 @@ class _Run:
             if why is not None:
                 return why
             await self._carry_over(span)
-        return await drop(self._connection, span, self._actor, pause=self._pause)
+        return await drop(self._connection, span, self._actor)
 
     async def _carry_over(self, span: Span) -> None:
         before: date = span.last_day + timedelta(days=1)
@@ -169,11 +164,9 @@ class _Run:
 
 
 @asynccontextmanager
-async def maintaining(
-    database_url: str, *, roll_up: RollUp, pause: Pause = asyncio.sleep
-) -> AsyncIterator[None]:
+async def maintaining(database_url: str) -> AsyncIterator[None]:
     """Maintain beside the block, once an hour, unless another process does."""
-    task = asyncio.create_task(_maintain_again(database_url, roll_up, pause), name="maintenance")
+    task = asyncio.create_task(_maintain_again(database_url), name="maintenance")
     try:
         yield
     finally:
@@ -181,20 +174,20 @@ async def maintaining(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _maintain_again(database_url: str, roll_up: RollUp, pause: Pause) -> None:
+async def _maintain_again(database_url: str) -> None:
     while True:
         try:
-            report = await maintain(database_url, "breaker-store serve", roll_up=roll_up)
+            report = await maintain(database_url, "breaker-store serve")
             for span, why in report.kept:
                 logger.warning("the %s stay for now: %s", span, why)
         except MaintenanceBusyError:
-            pass
+            pass  # what there was to do is being done
         except StoreError as error:
             logger.warning("the log can't be maintained for now: %s", error)
         except Exception:
             # A defect of ours; who serves must go on.
             logger.exception("the log can't be maintained")
-        await pause(EVERY_SECONDS)
+        await asyncio.sleep(EVERY_SECONDS)
 
 
 @asynccontextmanager

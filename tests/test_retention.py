@@ -20,7 +20,7 @@ from breaker_store.runtime.clock import ManualClock
 from tests.core.scenario import Scenario
 from tests.postgres.histories import START, Past
 from tests.postgres.living import fail
-from tests.postgres.upkeep import days_kept, keep, let_pass, roll_up_nothing
+from tests.postgres.upkeep import days_kept, keep, let_pass
 
 FIRST, SECOND = date(2024, 3, 1), date(2024, 3, 2)
 USER = 101
@@ -57,7 +57,7 @@ def begin() -> Scenario:
 
 
 async def run(database_url: str) -> Report:
-    return await maintain(database_url, "ada", roll_up=roll_up_nothing)
+    return await maintain(database_url, "ada")
 
 
 async def test_a_bot_with_three_old_failures_trips_at_its_second_new_one(
@@ -124,13 +124,12 @@ async def test_a_plan_tells_what_a_run_would_do_and_does_nothing(
 
 
 async def test_what_is_not_rolled_up_stays_with_all_that_is_newer_and_nothing_is_carried_over(
-    remember: Remember, database_url: str
+    remember: Remember, database_url: str, owner: asyncpg.Connection
 ) -> None:
-    async def roll_up(_database_url: str) -> None:
-        pass
-
     await remember(begin().fail().wait(5).fail())
-    report = await maintain(database_url, None, roll_up=roll_up)
+    async with owner.transaction():
+        await owner.execute("SELECT FROM rollup_progress FOR UPDATE")
+        report = await run(database_url)
     assert [(span.kind, span.first_day, why) for span, why in report.kept] == [
         (Kept.OUTCOMES, FIRST, "nothing has been rolled up on this server yet")
     ]
@@ -150,20 +149,25 @@ async def test_of_two_at_once_one_does_it(
     remember: Remember, database_url: str, connection: asyncpg.Connection
 ) -> None:
     await remember(begin().fail().wait(5).fail())
-    begun, go_on = asyncio.Event(), asyncio.Event()
-
-    async def roll_up(url: str) -> None:
-        begun.set()
-        await go_on.wait()
-        await roll_up_nothing(url)
-
-    first = asyncio.create_task(maintain(database_url, None, roll_up=roll_up))
-    await begun.wait()
-    with pytest.raises(MaintenanceBusyError):
-        await run(database_url)
-    go_on.set()
-    assert len((await first).dropped) == 2
+    found = await asyncio.gather(*(run(database_url) for _ in range(3)), return_exceptions=True)
+    assert [len(each.dropped) for each in found if isinstance(each, Report)] == [2]
+    assert {type(each) for each in found} == {Report, MaintenanceBusyError}
     assert await connection.fetchval("SELECT count(*) FROM dropped_partitions") == 2
+
+
+async def test_what_is_dropped_stays_counted(
+    remember: Remember, database_url: str, connection: asyncpg.Connection
+) -> None:
+    await remember(begin().fail().succeed().wait(5).succeed())
+    await run(database_url)
+    assert await connection.fetch("SELECT outcomes, actor FROM dropped_partitions ORDER BY day") == [
+        (2, "ada"),
+        (1, "ada"),
+    ]
+    counted = "SELECT started_at::date, successes, failures FROM day_rollups ORDER BY 1"
+    assert await connection.fetch(counted) == [(FIRST, 1, 1), (SECOND, 1, 0)]
+    await run(database_url)
+    assert len(await connection.fetch(counted)) == 2
 
 
 async def test_a_run_that_is_killed_is_gone_on_with(

@@ -29,6 +29,7 @@ BEGIN
             USING ERRCODE = 'invalid_transaction_state';
     END IF;
 
+    PERFORM pg_catalog.set_config('lock_timeout'::text, '2s'::text, true);
     PERFORM FROM rollup_progress FOR UPDATE;
     PERFORM pg_catalog.set_config('lock_timeout'::text, '40ms'::text, true);
 

@@ -17,6 +17,7 @@ BEGIN
         RAISE EXCEPTION 'there are no roll-ups "%"', the_kind USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
+    PERFORM pg_catalog.set_config('lock_timeout'::text, '2s'::text, true);
     PERFORM FROM rollup_progress FOR UPDATE;
     PERFORM pg_catalog.set_config('lock_timeout'::text, '40ms'::text, true);
 
