@@ -105,6 +105,17 @@ async def read_policies(connection: Connection) -> dict[Kept, RetentionPolicy]:
     return {policy.kind: policy for policy in policies}
 
 
+async def find_policies(database_url: str) -> dict[Kept, RetentionPolicy]:
+    """Read the policies that are set.
+
+    Raises:
+        LogUnavailableError: the database can't be reached.
+
+    """
+    async with _maintaining(database_url) as connection:
+        return await read_policies(connection)
+
+
 async def set_policy(
     database_url: str, kind: Kept, keep_days: int, *, imports: bool, actor: str | None
 ) -> None:
