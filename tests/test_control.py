@@ -5,11 +5,14 @@ import asyncio
 import pytest
 
 from breaker_store import (
+    BotSuspendedError,
     BreakerStore,
     CircuitBreakerOpenError,
     CircuitState,
     Kind,
+    NotSuspendedError,
     Policy,
+    SuspendedError,
     UnknownBreakerError,
     control,
 )
@@ -88,6 +91,27 @@ async def test_a_breaker_that_is_forced_open_keeps_its_end_over_a_restart(databa
     await control.force_open(database_url, known, actor="Ada")
     async with BreakerStore.open(database_url=database_url) as store:
         assert store.registry.get_breaker(known).state.retry_at is None
+
+
+async def test_a_suspension_outlasts_a_restart_and_whatever_else_is_done(database_url, known):
+    standing = await control.suspend(database_url, known, actor="Ada", reason="unpaid bill")
+    assert standing.sentence.startswith("User 7's bot is suspended by Ada since ")
+    for act in (control.reset, control.force_open, control.release):
+        with pytest.raises(SuspendedError, match="user 7's bot is suspended: resume it first"):
+            await act(database_url, known)
+    standing = await control.set_policy(database_url, known, {"timeout_seconds": 1.0})
+    assert (standing.suspension.actor, standing.suspension.reason) == ("Ada", "unpaid bill")
+    async with BreakerStore.open(database_url=database_url) as store:
+        with pytest.raises(BotSuspendedError, match="is suspended by Ada: unpaid bill"):
+            await store.registry.get_breaker(known).call(answer)
+
+
+async def test_a_bot_is_resumed_once(database_url, known):
+    suspended = await control.suspend(database_url, known)
+    standing = await control.resume(database_url, known, expected=suspended.version)
+    assert (standing.suspension, standing.state["state"]) == (None, "closed")
+    with pytest.raises(NotSuspendedError):
+        await control.resume(database_url, known)
 
 
 async def test_a_policy_set_meanwhile_changes_nothing_of_that_end(database_url, known):

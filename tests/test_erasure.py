@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from breaker_store import BreakerStore, CircuitState
+from breaker_store import BreakerStore, CircuitState, Policy
 from breaker_store.erasure import BrokenRecordError, erase
 from breaker_store.errors import UnknownBreakerError
 from breaker_store.postgres.verification import verify
@@ -30,6 +30,8 @@ async def live(store: BreakerStore) -> None:  # noqa: F811
         await fail(breaker, error=SECRET if user_id == USER else "no answer")
         await trip(breaker)
     store.registry.get_breaker(USER).reset(actor="ann", reason=SECRET)
+    store.registry.get_breaker(USER).suspend(actor="ann", reason=SECRET)
+    store.registry.get_breaker(USER).set_policy(Policy(failure_threshold=3))
     await store.flush()
 
 
@@ -56,7 +58,7 @@ async def test_nothing_of_who_is_erased_is_left(
     assert SECRET not in after
     assert str(USER) not in after
     assert str(OTHER) in after
-    assert (erasure.events, erasure.batches) == (5, 1)
+    assert (erasure.events, erasure.batches) == (7, 1)
 
 
 async def test_the_record_is_whole_afterwards_and_goes_on_from_a_head_of_before(

@@ -71,13 +71,22 @@ class Runner:
 
 
 class _Noting(PostgresEventLog):
-    """A log that notes when each append was decided, on the runner's clock; at `dies_after`, this process dies."""
+    """A log that notes when each append was decided, on the runner's clock; at `dies_after`, this process dies.
+
+    What is in `before_reading` is done between the look at a breaker and the reading of its state.
+    """
 
     def __init__(self, database_url: str, clock: Clock) -> None:
         super().__init__(database_url, clock)
         self.clock = clock
         self.at: list[int] = []
         self.dies_after: int | None = None
+        self.before_reading: list[Callable[[], Awaitable[None]]] = []
+
+    async def keep_time(self):
+        await super().keep_time()
+        if self.before_reading:
+            await self.before_reading.pop(0)()
 
     async def append(self, sealed):
         self.at.append(self.clock.now_us())
@@ -274,6 +283,22 @@ async def test_once_it_is_stopped_at_most_the_one_under_way_is_still_reset(datab
     await make(number).run()
     assert (await look(database_url, number)) == item
     assert len(await once_each(connection)) == item.reset
+
+
+async def test_a_suspended_bot_is_passed_over_whenever_it_was_suspended(database_url, make, connection):
+    await control.suspend(database_url, USERS[0], reason="unpaid bill")
+    number = await stage_reset(database_url, NETWORK, 100)
+    await control.suspend(database_url, USERS[1], reason="unpaid bill")
+    runner = make(number)
+
+    async def suspend_one_that_was_looked_at() -> None:
+        await control.suspend(database_url, USERS[2], reason="unpaid bill")
+
+    runner.log.before_reading = [suspend_one_that_was_looked_at]
+    await runner.run()
+    item = await look(database_url, number)
+    assert (item.state, item.total, item.moved_on, item.reset, item.failed) == ("done", 11, 2, 9, 0)
+    assert await once_each(connection) == set(USERS[3:])
 
 
 async def test_a_breaker_that_others_keep_changing_fails_and_the_others_go_on(database_url, make, owner):

@@ -20,6 +20,7 @@ from breaker_store.postgres.feed import AnotherHistory, FeedCursor
 NOBODY_LISTENS = "postgresql://nobody@127.0.0.1:1/nothing"
 END = "\n\n"
 PREFIX = "/api/admin/system/circuit-breakers"
+BOTS = "/api/admin/system/bots"
 
 SECOND = 1_000_000
 START = 1_772_330_400 * SECOND  # 2026-03-01T02:00:00Z
@@ -163,6 +164,11 @@ def acted() -> Iterator[Request]:
     )
     yield Request("clear_policy", f"{user}/policy", method="DELETE")
     yield Request("set_policy", f"{user}/policy", method="PUT", body={"timeout_seconds": 5}, name="one field")
+    yield Request("suspend", f"{BOTS}/104/suspend", method="POST", body={"reason": "the bill is not paid"})
+    yield Request("show_state", user, name="suspended")
+    for name, path in (("reset", "reset"), ("force_open", "force-open"), ("release", "release")):
+        yield Request(name, f"{user}/{path}", 409, "suspended", method="POST")
+    yield Request("resume", f"{BOTS}/104/resume", method="POST", body={"reason": "the bill is paid"})
 
 
 def staged() -> Iterator[Request]:
@@ -207,23 +213,26 @@ def refused_instants() -> Iterator[Request]:
 
 
 def refused_actions() -> Iterator[Request]:
-    for name, path, method, body in (
-        ("reset", "reset", "POST", None),
-        ("force_open", "force-open", "POST", None),
-        ("release", "release", "POST", None),
-        ("set_policy", "policy", "PUT", {"success_threshold": 3}),
-        ("clear_policy", "policy", "DELETE", None),
+    for name, prefix, path, method, body in (
+        ("reset", PREFIX, "reset", "POST", None),
+        ("force_open", PREFIX, "force-open", "POST", None),
+        ("release", PREFIX, "release", "POST", None),
+        ("set_policy", PREFIX, "policy", "PUT", {"success_threshold": 3}),
+        ("clear_policy", PREFIX, "policy", "DELETE", None),
+        ("suspend", BOTS, "suspend", "POST", None),
+        ("resume", BOTS, "resume", "POST", None),
     ):
-        action = Request(name, f"{PREFIX}/104/{path}", method=method, body=body)
-        yield replace(action, status=404, name="unknown user", path=f"{PREFIX}/404404/{path}")
+        action = Request(name, f"{prefix}/104/{path}", method=method, body=body)
+        yield replace(action, status=404, name="unknown user", path=f"{prefix}/404404/{path}")
         yield replace(action, status=412, name="moved on", headers={"if-match": '"1-00000000"'})
         if name != "clear_policy":
             yield replace(action, status=422, name="unknown field", body={"because": "I can"})
             yield replace(action, status=400, name="no text", body=None, content=b"\xff", headers=JSON)
-        if name != "release":
+        if name not in {"release", "resume"}:
             yield replace(action, status=409, name="contended", contended=True)
     yield Request("clear_policy", f"{PREFIX}/me/policy", 422, "no user id", method="DELETE")
     yield Request("release", f"{PREFIX}/104/release", 409, "not forced open", method="POST")
+    yield Request("resume", f"{BOTS}/104/resume", 409, "not suspended", method="POST")
     past = {"expires_at": LONG_AGO}
     yield Request("force_open", f"{PREFIX}/104/force-open", 422, "has passed", method="POST", body=past)
 

@@ -236,6 +236,8 @@ async def test_every_route_documents_its_errors(client):
         f"{PREFIX}/{{user_id}}/force-open": {"400", "404", "409", "412", "422", "503"},
         f"{PREFIX}/{{user_id}}/release": {"400", "404", "409", "412", "422", "503"},
         f"{PREFIX}/{{user_id}}/policy": {"400", "404", "409", "412", "422", "503"},
+        "/api/admin/system/bots/{user_id}/suspend": {"400", "404", "409", "412", "422", "503"},
+        "/api/admin/system/bots/{user_id}/resume": {"400", "404", "409", "412", "422", "503"},
         f"{PREFIX}/staged-resets": {"400", "409", "422", "503"},
         f"{PREFIX}/staged-resets/matches": {"422", "503"},
         f"{PREFIX}/staged-resets/{{staged_reset_id}}": {"404", "422", "503"},

@@ -42,6 +42,21 @@ def test_what_is_done_is_told_in_a_sentence_and_kept_with_who_and_why(call: Invo
     assert "by alice" in history
 
 
+def test_a_suspended_bot(call: Invoke, user_id: int) -> None:
+    """`suspend` and `resume` say how the bot then stands; `state`, `list`, `why` and `history` show it."""
+    suspended = call("suspend", user_id, "--reason", "unpaid bill", "--actor", "alice")
+    assert suspended.stdout.startswith("User 7's bot is suspended by alice since ")
+    assert "unpaid bill" in call("state", user_id).stdout
+    assert json.loads(call("state", user_id, "--json").stdout)["suspended"]
+    assert "until resumed" in call("list").stdout
+    assert "was suspended by alice" in call("why", user_id).stdout
+    assert call("reset", user_id).stderr.endswith("user 7's bot is suspended: resume it first\n")
+    assert call("resume", user_id, "--actor", "bob").stdout == "User 7's breaker is closed.\n"
+    history = call("history", user_id).stdout
+    assert "unpaid bill  by alice  (resumed " in history
+    assert "resumed" in history
+
+
 def test_a_version_that_has_passed(call: Invoke, user_id: int) -> None:
     """With `--if-version` nothing is done to a breaker that has moved on."""
     seen = json.loads(call("state", user_id, "--json").stdout)["version"]
@@ -63,6 +78,7 @@ def test_policy(call: Invoke, user_id: int) -> None:
     ("arguments", "exit_code", "words"),
     [
         (["release", 7], 1, "is not forced open"),
+        (["resume", 7], 1, "is not suspended"),
         (["reset", 8], 1, "no circuit breaker is known for user 8"),
         (["force-open", 7, "--for", "soon"], 2, "not a length of time"),
         (["force-open", 7, "--for", "0s"], 1, "more than 0"),

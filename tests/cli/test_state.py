@@ -37,6 +37,7 @@ def test_json(call: Invoke, tmp_path: Path) -> None:
         "sentence": "User 9223372036854775807's breaker is closed.",
         "version": "0-00000000",
         "forced": False,
+        "suspended": False,
     }
 
 

@@ -9,8 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from breaker_store import CircuitState, LedgerError, Policy
+from breaker_store import BotSuspendedError, CircuitState, LedgerError, Policy
+from breaker_store.core.decide import CarryOver
 from breaker_store.core.events import Kind, Transition
+from breaker_store.ports import StoredBreaker
 from tests.contract.writing import QUICK, USER, Writer, send_together, timeless
 
 SMALL, LARGE = 3, 120
@@ -28,6 +30,12 @@ async def stored_state(writer: Writer, user_id: int = USER, policy: Policy = QUI
     stored = await writer.log.read_breaker(user_id, policy)
     assert stored is not None
     return stored.state
+
+
+async def stored(writer: Writer) -> StoredBreaker:
+    found = await writer.log.read_breaker(USER, QUICK)
+    assert found is not None
+    return found
 
 
 async def test_a_user_without_events_is_unknown(writer: Writer) -> None:
@@ -159,6 +167,38 @@ async def test_a_transition_is_read_as_it_was_decided(writer: Writer) -> None:
     assert user_id == USER
     assert stored == replace((await told).shifted(writer.log.correction_us), position=1)
     assert [cause.error_message for cause in stored.causes] == ["no answer", "no answer"]
+
+
+async def test_a_suspension_is_read_by_every_process_with_who_and_why(writer: Writer, other: Writer) -> None:
+    writer.breaker().suspend(actor="ann", reason="unpaid bill")
+    writer.breaker().set_policy(OWN)
+    await writer.send()
+    suspension = (await stored_state(writer)).suspension
+    assert suspension is not None
+    assert (suspension.actor, suspension.reason) == ("ann", "unpaid bill")
+    await other.follower.poll()
+    with pytest.raises(BotSuspendedError, match="unpaid bill"):
+        await other.succeed()
+    other.breaker().resume(actor="bob", reason="paid")
+    await other.send()
+    await writer.follower.poll()
+    await writer.succeed()
+    assert (await stored_state(writer)).suspension is None
+
+
+async def test_a_count_that_was_carried_over_goes_on_in_every_process(writer: Writer, other: Writer) -> None:
+    await writer.fail()
+    await writer.send()
+    breaker = other.breaker()
+    breaker.adopt(other.follower.to_live(await stored(other)))
+    breaker._act(CarryOver(*breaker._new_count(), "they are old"))
+    await other.send()
+    await writer.follower.poll()
+    for each in (writer, other):
+        assert timeless(await stored_state(each)) == timeless(each.breaker().state)
+    await writer.fail()
+    assert writer.breaker().state.state is CircuitState.OPEN
+    assert [fate.position for fate in await writer.send()] == [2]
 
 
 async def test_of_two_processes_that_open_a_breaker_one_wins(writer: Writer, other: Writer) -> None:

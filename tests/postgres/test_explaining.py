@@ -434,6 +434,19 @@ async def test_opened_by_hand_is_what_is_in_force(known, connection, ask):
     )
 
 
+async def test_a_suspension_is_what_is_in_force_also_on_top_of_a_trip(database_url, connection, ask):
+    await faults.seed(database_url, faults.outage([USER]))
+    await control.suspend(database_url, USER, actor="alice", reason="unpaid bill")
+    found = await ask()
+    assert (found.event.kind, found.state, found.verdict) == ("suspended", "open", None)
+    assert found.sentence.startswith("User 101's bot was suspended by alice ")
+    assert found.sentence.endswith(' ("unpaid bill"); it refuses all calls until somebody resumes the bot.')
+    await control.resume(database_url, USER, actor="bob", reason="paid")
+    assert "it was resumed by bob" in (await ask()).sentence
+    trip, *_ = await ids(connection)
+    assert "; it was resumed by bob " in (await ask(USER, trip)).sentence
+
+
 async def test_what_a_newer_version_wrote_is_shown_as_far_as_it_goes(known, connection, ask):
     event_id = await add_transition(connection, 42, 1, position=1)
     found = await ask(USER, event_id)

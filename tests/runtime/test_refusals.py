@@ -8,7 +8,13 @@ import weakref
 
 import pytest
 
-from breaker_store import CircuitBreaker, CircuitBreakerOpenError
+from breaker_store import (
+    BotSuspendedError,
+    CircuitBreaker,
+    CircuitBreakerOpenError,
+    NotSuspendedError,
+    SuspendedError,
+)
 from breaker_store.core.events import Kind, Outcome
 from breaker_store.runtime.clock import ManualClock
 from tests.runtime.driving import (
@@ -67,6 +73,32 @@ async def test_a_refusal_after_a_failed_probe_tells_of_that_one(recording: Recor
     error = await refuse(recording.breaker, way)
     opened = transitions(recording.events())[-1]
     assert (error.opened_by, error.open_since) == (opened.event_id, START / SECOND + 60)
+
+
+async def test_the_refusal_of_a_suspended_bot_gives_the_reason(recording: Recording, way: Way) -> None:
+    recording.clock.advance(10)
+    recording.breaker.suspend(actor="ann", reason="unpaid bill")
+    recording.clock.advance(1_000)
+    error = await refuse(recording.breaker, way)
+    assert type(error) is BotSuspendedError
+    [suspended] = transitions(recording.events())
+    assert (error.user_id, error.actor, error.reason) == (USER, "ann", "unpaid bill")
+    assert (error.suspended_since, error.opened_by) == (START / SECOND + 10, suspended.event_id)
+    assert error.timeout_remaining is None
+
+
+async def test_a_suspended_bot_is_only_resumed(recording: Recording, way: Way) -> None:
+    breaker = recording.breaker
+    breaker.suspend(actor="ann", reason="token 123456789:AAF-abcdefghijklmnopqrstuvwxyz0123456")
+    for act in (breaker.reset, breaker.force_open, breaker.release):
+        with pytest.raises(SuspendedError, match="user 101's bot is suspended: resume it first"):
+            act()
+    assert "AAF" not in str(await refuse(breaker, way))
+    breaker.resume(actor="bob", reason="paid")
+    await way(breaker, succeed)
+    with pytest.raises(NotSuspendedError):
+        breaker.resume()
+    assert [each.kind for each in transitions(recording.events())] == [Kind.SUSPENDED, Kind.RESUMED]
 
 
 async def test_a_breaker_of_nobody_refuses_in_nobodys_name(breaker: CircuitBreaker, way: Way) -> None:
