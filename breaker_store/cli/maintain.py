@@ -32,9 +32,9 @@ def maintain_log(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Roll up, make partitions ahead, and drop what retention lets go.
+    """Make partitions ahead, drop what retention lets go.
 
-    A `serve` that runs does the same once an hour. What a breaker's count needs of a day is carried over first, by an
+    It rolls up first. A `serve` that runs does the same once an hour. What a breaker's count needs of a day is carried over first, by an
     event. What was dropped stands in the table dropped_partitions.
     """
     location = locate(database_url, data_dir)

@@ -25,7 +25,7 @@ COLUMNS: Final = ("what", "is kept", "advised", "imports", "set by", "set")
 FOR_EVER: Final = "for ever"
 NOTHING: Final = "-"
 
-app = typer.Typer(help="Say for how long things are kept.")
+app = typer.Typer()
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="As lines of JSON.")]
 What: TypeAlias = Annotated[Kept, typer.Argument(help="Outcomes, or roll-ups by minute, hour or day.")]
@@ -40,9 +40,12 @@ def read_keep_days(text: str) -> int:
 
 @app.callback(invoke_without_command=True)
 def show(
-    context: typer.Context, as_json: AsJson = False, database_url: DatabaseUrl = None, data_dir: DataDir = None
+    context: typer.Context,
+    as_json: AsJson = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Say for how long things are kept; without a command show it, and what is advised.
+    """Say for how long things are kept; without a command, show it.
 
     Nothing is deleted until it is said here, and then by `maintain` or a `serve` that runs. Transitions are kept for ever.
     """

@@ -35,6 +35,7 @@ AGO_DAYS = 60
 TRAFFIC = Traffic(USERS, failure_share=0.01)
 SECONDS = 6.0
 BATCHES_PREPARED = 400
+PIECES = 20
 SHOWN = (50, 99, 99.9, 100)
 
 _OLD_BATCH = """
@@ -108,7 +109,8 @@ async def fill(connection: Connection, rows: int, day_count: int) -> None:
     today = dt.datetime.now(dt.UTC).date()
     days = [today - dt.timedelta(days=AGO_DAYS + number) for number in range(day_count)]
     for number, day in enumerate(days, 1):
-        await add_successes(connection, rows, USERS, [day])
+        for _ in range(PIECES):
+            await add_successes(connection, rows // PIECES, USERS, [day])
         await connection.execute(_OLD_BATCH, day, number, rows)
     await add_states(connection, USERS)
     await tidy(connection)
