@@ -12,13 +12,14 @@ import asyncpg
 import pytest
 
 from breaker_store import BreakerStore, CircuitState, Policy
+from breaker_store.core.events import Kind
 from breaker_store.core.retention import Kept
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.verification import verify
 from breaker_store.retention import MaintenanceBusyError, Plan, Report, maintain, plan
 from breaker_store.runtime.clock import ManualClock
 from tests.core.scenario import Scenario
-from tests.postgres.histories import START, Past
+from tests.postgres.histories import START, Past, outcome
 from tests.postgres.living import fail
 from tests.postgres.upkeep import days_kept, keep, let_pass
 
@@ -191,3 +192,20 @@ async def test_a_run_that_is_killed_is_gone_on_with(
     ]
     assert await owner.fetchval("SELECT count(*) FROM breaker_transitions") == 1
     assert (await verify(database_url)).findings == ()
+
+
+async def test_what_comes_late_for_a_dropped_day_is_no_alarm(
+    remember: Remember, database_url: str, connection: asyncpg.Connection
+) -> None:
+    """The day is there again, without what it had, and what is counted of both adds up."""
+    await remember(begin().fail().fail().succeed())
+    await run(database_url)
+    late = PostgresEventLog(database_url, ManualClock(START))
+    await Past(late).store(102, [outcome(Kind.SUCCESS, START + 1)])
+    await late.close()
+    assert (await verify(database_url)).findings == ()
+    await run(database_url)
+    assert await connection.fetch("SELECT drops, successes, failures FROM day_rollups ORDER BY 1") == [
+        (0, 1, 2),
+        (1, 1, 0),
+    ]

@@ -36,6 +36,8 @@ JOIN pg_class ON pg_class.oid = inhrelid
 WHERE inhparent = 'breaker_outcomes'::regclass AND NOT inhdetachpending
 """
 
+_DROPPED_DAYS: Final = "SELECT DISTINCT day FROM dropped_partitions"
+
 _LEDGER_DAYS: Final = """
 SELECT DISTINCT day
 FROM writer_batches, LATERAL (VALUES (earliest), (latest)) AS bound (at), LATERAL (SELECT (at AT TIME ZONE 'UTC')::date) AS day (day)
@@ -136,10 +138,11 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A UTC day of the log."""
+    """A UTC day of the log; one that was dropped may have a partition again, of what came late."""
 
     date: date
     has_partition: bool
+    was_dropped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +150,12 @@ class Partitions:
     """Which days have a partition.
 
     Retention drops days from the oldest on, and an import may bring one back that is older than all: so what was
-    dropped lies before the newest days that follow one another without a gap, which begin with `horizon`.
+    dropped lies before the newest days that follow one another without a gap, which begin with `horizon`. Of the days
+    in `dropped` the log itself says so.
     """
 
     days: frozenset[date]
+    dropped: frozenset[date] = frozenset()
 
     @property
     def horizon(self) -> date | None:
@@ -166,6 +171,8 @@ class Partitions:
         day, horizon = batch.earliest_day, self.horizon
         if batch.event_count <= len(batch.documents):
             return False
+        if any(day <= dropped <= batch.latest_day for dropped in self.dropped):
+            return True
         while day <= batch.latest_day and (horizon is None or day < horizon):
             if day not in self.days:
                 return True
@@ -181,11 +188,13 @@ async def list_days(connection: Connection) -> list[Day]:
     """List the days that have a partition, or batches, in their order."""
     made = {row["begin"].date() for row in await connection.fetch(_DAYS) if row["begin"] is not None}
     named = {row["day"] for row in await connection.fetch(_LEDGER_DAYS)}
-    return [Day(date, date in made) for date in sorted(named | made)]
+    dropped = {row["day"] for row in await connection.fetch(_DROPPED_DAYS)}
+    return [Day(date, date in made, date in dropped) for date in sorted(named | made)]
 
 
 def partitions_of(days: list[Day]) -> Partitions:
-    return Partitions(frozenset(day.date for day in days if day.has_partition))
+    made = frozenset(day.date for day in days if day.has_partition)
+    return Partitions(made, frozenset(day.date for day in days if day.was_dropped))
 
 
 async def read_batches(

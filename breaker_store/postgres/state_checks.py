@@ -151,7 +151,10 @@ def _is_excused(contradiction: Contradiction, partitions: Partitions) -> bool:
     stored, folded = contradiction.stored, contradiction.folded
     if stored is None:
         return folded == BreakerState(folded.policy)
-    if stored.last_failure is None or to_datetime(stored.last_failure.at).date() in partitions.days:
+    if stored.last_failure is None:
+        return False
+    day = to_datetime(stored.last_failure.at).date()
+    if day in partitions.days - partitions.dropped:
         return False
     return replace(stored, last_failure=folded.last_failure) == folded
 

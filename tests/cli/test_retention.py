@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 
 import asyncpg
 import psycopg
@@ -63,7 +62,7 @@ def test_what_can_not_be_set(call: Invoke, invoke: Invoke, maintenance_url: str)
 
 
 @pytest.fixture
-def old_day(database_url: str, owner_url: str) -> Iterator[str]:
+def old_day(database_url: str, owner_url: str) -> str:
     """Store a failure of an old day, which may go."""
 
     async def fill() -> None:
@@ -77,7 +76,7 @@ def old_day(database_url: str, owner_url: str) -> Iterator[str]:
         await owner.close()
 
     asyncio.run(fill())
-    yield "2024-03-01"
+    return "2024-03-01"
 
 
 def test_maintain(call: Invoke, owner_url: str, old_day: str) -> None:
