@@ -55,8 +55,9 @@ ORDER BY day
 """
 
 _SIZES: Final = """
-SELECT name, (
-    SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree(name::regclass)
+SELECT name, pg_total_relation_size(name::regclass) + (
+    SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint
+    FROM pg_inherits WHERE inhparent = name::regclass
 ) AS bytes
 FROM unnest($1::text[]) AS name
 """
@@ -157,7 +158,7 @@ async def _read_days(connection: Connection) -> _Days:
 def _outcomes_part(days: _Days, policy: RetentionPolicy | None) -> Part:
     taken = sum(row["table_bytes"] + row["index_bytes"] for row in days.every)
     growth = days.mean("table_bytes") + days.mean("index_bytes")
-    return Part(Kept.OUTCOMES.value, taken, growth, policy and policy.keep_days)
+    return Part(Kept.OUTCOMES.value, taken, growth, None if policy is None else policy.keep_days)
 
 
 def _other_parts(
