@@ -82,32 +82,35 @@ async def roll_up(connection: Connection) -> RollUpReport:
     run = _Run(connection, await connection.fetchval(_NOW))
     try:
         await mark(connection)
-        for length in Length:
-            await run.count_marked(length)
+        await run.count_marked(Length.MINUTE)
+        # Health is of minutes, and an hour's or a day's count may take long.
         await run.judge()
+        await run.count_marked(Length.HOUR)
+        await run.count_marked(Length.DAY)
+        await connection.execute(_FINISH, run.now)
     except ProgressTakenError:
         return RollUpReport(run.counted, run.changed, finished=False)
     return RollUpReport(run.counted, run.changed, finished=True)
 
 
 class _Run:
-    """Counts what is marked and over at one time."""
+    """Counts what is marked and over at one time, by the database's clock."""
 
     def __init__(self, connection: Connection, now: datetime) -> None:
         self.counted = dict.fromkeys(Length, 0)
         self.changed = 0
         self._connection = connection
-        self._now = now
+        self.now = now
 
     async def count_marked(self, length: Length) -> None:
         """Count roll-ups of one length, oldest first; as many in one transaction as take a few seconds."""
         at_once = 1
-        while span := await next_due(self._connection, length, self._now, at_once):
+        while span := await next_due(self._connection, length, self.now, at_once):
             begun = time.monotonic()
             await self._count(length, *span)
             spent = time.monotonic() - begun
             if spent < _QUICK_SECONDS:
-                at_once = min(at_once * 2, _MOST_AT_ONCE)
+                at_once = min(at_once * 4, _MOST_AT_ONCE)
             elif spent > _SLOW_SECONDS:
                 at_once = max(at_once // 2, 1)
 
@@ -121,13 +124,12 @@ class _Run:
         self.counted[length] += (end - begin) // length.duration
 
     async def judge(self) -> None:
-        until = self._now.replace(second=0, microsecond=0)
+        until = self.now.replace(second=0, microsecond=0)
         async with self._connection.transaction():
             await hold(self._connection)
             judged_at = await self._connection.fetchval(_JUDGED_AT)
             if self.changed or judged_at is None or judged_at < until:
                 await judge_bots(self._connection, until)
-            await self._connection.execute(_FINISH, self._now)
 
 
 @asynccontextmanager
@@ -167,8 +169,9 @@ class RollingUp:
             logger.exception("outcomes can't be rolled up")
             return DEFECT_SECONDS
         self._away = False
-        return _until_next_minute(time.time()) if report.finished else RETRY_SECONDS
+        return seconds_to_next_minute(time.time()) if report.finished else RETRY_SECONDS
 
 
-def _until_next_minute(now: float) -> float:
+def seconds_to_next_minute(now: float) -> float:
+    """Give how long it is until the next minute that ends has to be counted."""
     return 60.0 - (now - LATENESS_SECONDS) % 60.0

@@ -199,3 +199,28 @@ async def test_all_stands_in_the_schema_that_comes_first(
     assert (
         await empty.fetchval("SELECT to_regclass($1)", '"Host\'s own".breaker_outcomes_20260101') is not None
     )
+
+
+async def test_days_that_are_there_get_their_index_on_time_and_a_migration_that_was_broken_off_goes_on(
+    connection: asyncpg.Connection, owner_url: str, owner: asyncpg.Connection
+) -> None:
+    await migrating.downgrade(owner_url, "0014")
+    await migrating.downgrade(owner_url, "-1")
+    await owner.execute("SELECT ensure_outcome_partitions('2026-01-01', '2026-01-02')")
+    await owner.execute(
+        "CREATE INDEX breaker_outcomes_by_time ON ONLY breaker_outcomes USING brin (occurred_at)"
+    )
+    await owner.execute(
+        "CREATE INDEX breaker_outcomes_20260101_occurred_at_idx ON breaker_outcomes_20260101 (user_id)"
+    )
+    await owner.execute("SELECT ensure_outcome_partitions('2026-01-03', '2026-01-03')")
+
+    await migrating.upgrade(owner_url)
+
+    indexes = await connection.fetch(
+        "SELECT indrelid::regclass::text AS leaf, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+        " JOIN pg_am ON pg_am.oid = relam WHERE amname = 'brin' AND indrelid::regclass::text LIKE 'breaker_outcomes%'"
+    )
+    days = [f"breaker_outcomes_2026010{day}" for day in (1, 2, 3)]
+    assert {index["leaf"] for index in indexes} == {"breaker_outcomes", *days}
+    assert all(index["indisvalid"] for index in indexes)
