@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import assert_type
 
 from breaker_store import (
+    BotSuspendedError,
     BreakerStore,
     CircuitBreaker,
     CircuitBreakerOpenError,
@@ -73,6 +74,8 @@ def look_at_a_breaker(breaker: CircuitBreaker) -> None:
     breaker.reset()
     breaker.reset(actor="ada", reason="mended")
     breaker.set_policy(Policy(failure_threshold=3), actor="ada", reason="fragile")
+    breaker.suspend(actor="ada", reason="unpaid bill")
+    breaker.resume(actor="ada", reason="paid")
 
 
 def look_at_a_refusal(error: CircuitBreakerOpenError) -> None:
@@ -81,6 +84,9 @@ def look_at_a_refusal(error: CircuitBreakerOpenError) -> None:
     assert_type(error.open_since, float | None)
     assert_type(error.opened_by, EventId | None)
     assert_type(error.last_failure, Failure | None)
+    if isinstance(error, BotSuspendedError):
+        assert_type(error.reason, str | None)
+        assert_type(error.suspended_since, float | None)
 
 
 def use_a_registry() -> None:

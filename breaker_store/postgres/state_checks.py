@@ -80,12 +80,35 @@ WHERE state.version IS NULL
 ORDER BY user_id
 """
 
+_COUNTS: Final = """
+SELECT
+    (SELECT count(*) FROM breaker_states),
+    (SELECT count(*) FROM breaker_states WHERE suspended),
+    breakers,
+    suspended_breakers
+FROM log_position
+"""
+
 _VERSIONS: Final = """
 SELECT user_id, count(*), max(version) FROM breaker_transitions
 WHERE position IS NOT NULL
 GROUP BY user_id
 HAVING count(*) <> max(version)
 ORDER BY user_id
+"""
+
+# Nothing that is closed can be suspended by its chain: what is not closed is found by an index.
+_WRONGLY_SUSPENDED: Final = """
+SELECT state.user_id, state.suspended
+FROM breaker_states AS state
+LEFT JOIN LATERAL (
+    SELECT details ? 'suspension' AS suspended FROM breaker_transitions
+    WHERE user_id = state.user_id AND position IS NOT NULL
+    ORDER BY version DESC
+    LIMIT 1
+) AS chain ON true
+WHERE (state.state <> 0 OR state.suspended) AND state.suspended <> coalesce(chain.suspended, false)
+ORDER BY state.user_id
 """
 
 _EVENTS: Final = """
@@ -139,11 +162,15 @@ async def check_states(
     async for contradiction in find_contradictions(connection, Policy(), on_progress):
         if not _is_excused(contradiction, partitions):
             findings.add(str(contradiction))
-    breakers: int = await connection.fetchval("SELECT count(*) FROM breaker_states")
-    kept = await connection.fetchval("SELECT breakers FROM log_position")
+    for user_id, is_suspended in await connection.fetch(_WRONGLY_SUSPENDED):
+        negation = "" if is_suspended else "not "
+        findings.add(f"the row of user {user_id} says {negation}suspended, and their events say otherwise")
+    breakers, suspended, kept, kept_suspended = await connection.fetchrow(_COUNTS)
     if kept != breakers:
         findings.add(f"there are {breakers} breakers, and the log's count of them says {kept}")
-    return breakers
+    if kept_suspended != suspended:
+        findings.add(f"{suspended} bots are suspended, and the log's count of them says {kept_suspended}")
+    return int(breakers)
 
 
 def _is_excused(contradiction: Contradiction, partitions: Partitions) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from breaker_store import BreakerStore
+from breaker_store import BreakerStore, Policy
 from breaker_store.postgres.chain_checks import Head
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.verification import Verification, verify
@@ -160,6 +160,14 @@ TAMPERED = {
     "a breaker taken out": ("DELETE FROM breaker_states WHERE user_id = 2", "user 2 has events, and no breaker"),
     "the position": ("UPDATE log_position SET last = 6", "the log's position says 6"),
     "the count of breakers": ("UPDATE log_position SET breakers = 6", "the log's count of them says 6"),
+    "the count of suspended bots": (
+        "UPDATE log_position SET suspended_breakers = 6",
+        "0 bots are suspended, and the log's count of them says 6",
+    ),
+    "a suspension of which no event tells": (
+        "UPDATE breaker_states SET suspended = true WHERE user_id = 1",
+        "the row of user 1 says suspended, and their events say otherwise",
+    ),
 }  # fmt: skip
 
 
@@ -169,6 +177,20 @@ async def test_it_is_found_and_named(record: asyncpg.Connection, database_url: s
     await tamper(record, statement)
     found = await verify(database_url)
     assert any(said in text for text in found.findings), found.findings
+
+
+async def test_another_reason_of_a_suspension_is_found_in_every_transition_that_has_it(
+    record: asyncpg.Connection, database_url: str, store: BreakerStore
+) -> None:
+    bot = store.registry.get_breaker(1)
+    bot.suspend(actor="ann", reason="unpaid bill")
+    bot.set_policy(Policy(failure_threshold=9))
+    await store.flush()
+    assert (await verify(database_url)).findings == ()
+    change = """UPDATE breaker_transitions SET details = jsonb_set(details, '{suspension,reason}', '"abuse"') WHERE position = 7"""
+    await tamper(record, change)
+    found = await verify(database_url)
+    assert any("the transition at position 7" in text for text in found.findings), found.findings
 
 
 async def test_a_cause_that_is_missing_is_named(record: asyncpg.Connection, database_url: str) -> None:
