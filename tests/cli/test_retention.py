@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import asyncpg
 import psycopg
@@ -13,7 +14,7 @@ from breaker_store.runtime.clock import ManualClock
 from tests.postgres.histories import START, Past, outcome
 from tests.postgres.upkeep import keep, let_pass
 
-from .conftest import Invoke
+from .conftest import Invoke, Start
 
 NOTHING_SET = {"keep_days": None, "imports": None, "set_at": None, "actor": None}
 
@@ -103,3 +104,14 @@ def test_maintain_while_another_does(call: Invoke, owner_url: str) -> None:
         result = call("maintain")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "another process is maintaining this database" in result.stderr
+
+
+def test_serve_maintains(start: Start, database_url: str, owner_url: str, old_day: str) -> None:
+    """A `serve` that runs does the same by itself."""
+    start("serve", "--port", 0, "--database-url", database_url)
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        deadline = time.monotonic() + 40
+        while not (dropped := owner.execute("SELECT day, actor FROM dropped_partitions").fetchall()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert [(str(day), actor) for day, actor in dropped] == [(old_day, "breaker-store serve")]
