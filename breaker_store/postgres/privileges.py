@@ -2,7 +2,8 @@
 
 - The *owner* owns the tables and functions: it migrates, and can do everything but change the log (the triggers).
 - The *application* is what bots, API and commands connect as: it appends to the log and reads it.
-- *Maintenance* reads, and calls the functions that act in the owner's place on what the application may not touch.
+- *Maintenance* reads, says for how long things are kept, and calls the functions that act in the owner's place on what the
+  application may not touch.
 
 A new table or function belongs here, else nobody but the owner gets at it. A partition of one day is read and written
 through its parent alone, whose rights then hold; so it has none of its own, and one that is made later needs none.
