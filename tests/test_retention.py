@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -14,6 +15,7 @@ import pytest
 from breaker_store import BreakerStore, CircuitState, Policy
 from breaker_store.core.events import Kind
 from breaker_store.core.retention import Kept
+from breaker_store.errors import LogUnavailableError
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.verification import verify
 from breaker_store.retention import MaintenanceBusyError, Plan, Report, maintain, plan
@@ -209,3 +211,38 @@ async def test_what_comes_late_for_a_dropped_day_is_no_alarm(
         (0, 1, 2),
         (1, 1, 0),
     ]
+
+
+async def test_what_comes_for_a_day_while_it_is_dropped_again_and_again_is_counted_once(
+    database_url: str, owner: asyncpg.Connection
+) -> None:
+    """Whatever is stored is old at once here, so each run drops what it has rolled up."""
+    await owner.execute(
+        "ALTER TABLE writer_batches ALTER recorded_at SET DEFAULT clock_timestamp() - interval '40 days'"
+    )
+    await keep(owner, "outcomes", 30)
+    logs = [PostgresEventLog(database_url, ManualClock(START)) for _ in range(2)]
+    await append_late(logs[0], 0, events=1)
+    await run(database_url)
+    writing = [asyncio.create_task(append_late(log, number, events=6)) for number, log in enumerate(logs, 1)]
+    while not all(task.done() for task in writing):
+        await run(database_url)
+    await asyncio.gather(*writing, *(log.close() for log in logs))
+    await run(database_url)
+    counted = await owner.fetchval("SELECT sum(successes) FROM day_rollups WHERE started_at = '2024-03-01'")
+    assert counted == 1 + 2 * 6
+    assert counted == await owner.fetchval("SELECT sum(outcomes) FROM dropped_partitions")
+    assert await owner.fetchval("SELECT count(*) FROM dropped_partitions") > 1
+    assert (await verify(database_url)).findings == ()
+
+
+async def append_late(log: PostgresEventLog, number: int, *, events: int) -> None:
+    """Store successes of an old day, one now and then; again where the day went in between."""
+    past = Past(log)
+    for seq in range(events):
+        await asyncio.sleep(random.random() / 2)
+        event = outcome(Kind.SUCCESS, START + seq, writer_id=1_000 + number)
+        while True:
+            with suppress(LogUnavailableError):
+                await past.store(USER + number, [event])
+                break

@@ -145,7 +145,7 @@ async def test_a_snapshot_of_before_can_not_be_used_to_pass_by_what_came_since(t
             await call(connection)
 
 
-async def test_who_reads_a_day_keeps_it_and_no_append_waits_for_long(
+async def test_who_reads_a_day_keeps_it_and_appends_go_on_in_between(
     two_days, connection, past: Past
 ) -> None:
     await keep(two_days, "outcomes", 30)
