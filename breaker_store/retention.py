@@ -40,6 +40,7 @@ DAYS_AHEAD: Final = 7
 _TIMEOUT_SECONDS: Final = 600.0
 
 _ALONE: Final = "SELECT pg_try_advisory_lock(1651665779, 7)"
+_NOT_ALONE: Final = "SELECT pg_advisory_unlock(1651665779, 7)"
 _NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _MAKE_ROLLUP_PARTITIONS: Final = """
 SELECT ensure_rollup_partitions(today - 1, today + $1::integer)
@@ -119,6 +120,8 @@ async def maintain(database_url: str, actor: str | None) -> Report:
         await run.make_partitions()
         for kind, spans in groupby(await list_due(connection), key=lambda span: span.kind):
             await run.drop_oldest_first(kind, list(spans))
+        # The server would notice a little later that this process is gone, and the next one find it taken.
+        await connection.execute(_NOT_ALONE)
     return run.report
 
 
