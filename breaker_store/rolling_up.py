@@ -29,6 +29,8 @@ LATENESS_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 5.0
 DEFECT_SECONDS: Final = 60.0
 
+_CLOSE_SECONDS: Final = 1.0
+
 # For a day's count.
 _COMMAND_SECONDS: Final = 3_600.0
 _QUICK_SECONDS: Final = 1.0
@@ -140,7 +142,8 @@ async def rolling_up(database_url: str) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        # A database that does not answer gives up by itself.
+        await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
 
 
 class RollingUp:
