@@ -100,7 +100,7 @@ def _document(
 
 
 def _lines(storage: Storage) -> Iterator[str]:
-    yield f"about {counted(storage.outcomes, 'outcome')}; {storage.events_a_day:,.0f} events a day{_measured(storage)}"
+    yield f"about {counted(storage.outcomes, 'outcome')}; {_growth(storage)}"
     if storage.table_bytes is not None and storage.index_bytes is not None:
         ledger = storage.ledger_bytes or 0.0
         total = storage.table_bytes + storage.index_bytes + ledger
@@ -110,10 +110,10 @@ def _lines(storage: Storage) -> Iterator[str]:
         )
 
 
-def _measured(storage: Storage) -> str:
+def _growth(storage: Storage) -> str:
     if storage.days_measured == 0:
-        return ", if today is over"
-    return f" in the last {counted(storage.days_measured, 'day')}"
+        return f"{storage.events_a_day:,.0f} events today, and no whole day yet to measure growth by"
+    return f"{storage.events_a_day:,.0f} events a day in the last {counted(storage.days_measured, 'day')}"
 
 
 def _disk_line(free_bytes: int | None, days: int | None, full_on: date | None) -> str:

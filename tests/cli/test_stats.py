@@ -31,7 +31,7 @@ def used_url(database_url: str) -> str:
 def test_what_is_stored_and_when_the_disk_is_full(call: Invoke, used_url: str) -> None:
     """`stats` measures today where there is no other day, and does not guess the disk of somebody else's server."""
     shown = call("stats").stdout
-    assert "about 20 outcomes; 20 events a day, if today is over" in shown
+    assert "about 20 outcomes; 20 events today, and no whole day yet to measure growth by" in shown
     assert "say how large it is, as in --capacity 500GB" in shown
     assert "are free: at this rate full in" in call("stats", "--capacity", "100MB").stdout
     document = json.loads(call("stats", "--json", "--capacity", "100MB").stdout)
