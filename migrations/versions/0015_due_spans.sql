@@ -15,7 +15,7 @@ AS $function$
         SELECT pg_class.oid, pg_class.relname::text AS name
         FROM pg_catalog.pg_inherits
         JOIN pg_catalog.pg_class ON pg_class.oid = inhrelid
-        WHERE NOT inhdetachpending AND inhparent = CASE the_kind
+        WHERE NOT inhdetachpending AND pg_class.relname::text ~ '_[0-9]{6}([0-9]{2})?$'::text AND inhparent = CASE the_kind
             WHEN 'outcomes'::text THEN 'breaker_outcomes'::regclass::oid
             WHEN 'minutes'::text THEN 'minute_rollups'::regclass::oid
             WHEN 'hours'::text THEN 'hour_rollups'::regclass::oid
