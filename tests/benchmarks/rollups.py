@@ -80,11 +80,12 @@ async def measure(database_url: str, arguments: argparse.Namespace) -> int:
         minutes = Minutes(connections[0], connections[1], append, arguments.events, arguments.users)
         for number in range(arguments.rounds):
             await minutes.round(number + 1)
+        show_minutes(minutes)
         sustained = Sustained(connections[1], append, arguments.seconds)
         rounds = await take_turns(
             {"alone": sustained.alone, "with roll-ups": sustained.with_roll_ups}, arguments.sustained_rounds
         )
-    show_figures(minutes, rounds)
+    show_sustained(rounds)
     return judge(
         [
             Bar.at_most(
@@ -175,12 +176,15 @@ class Sustained:
             await asyncio.sleep(RUN_EVERY_SECONDS)
 
 
-def show_figures(minutes: Minutes, rounds: Rounds) -> None:
+def show_minutes(minutes: Minutes) -> None:
     rows = [
         [f"{seconds:.1f}", f"{rate:.2f}"]
         for seconds, rate in zip(minutes.seconds, minutes.rates, strict=False)
     ]
     show("a minute, in single rounds", ["seconds", "rate of appending, of alone"], rows)
+
+
+def show_sustained(rounds: Rounds) -> None:
     ratios = [1 / ratio for ratio in rounds.ratios("with roll-ups", "alone")]
     sustained = [[name, f"{1 / rounds.median(name):,.0f}"] for name in rounds.figures]
     show(
