@@ -28,6 +28,7 @@ A branch is what a caller can do about it, a leaf is what went wrong::
         │   ├── SchemaBehindError
         │   └── SchemaTooNewError
         ├── MigrationBusyError      try again later
+        ├── MaintenanceBusyError    wait for the other process (retention.py)
         ├── CursorError             ask for the page with the cursor that was given (postgres/cursors.py)
         │   └── FeedCursorError     go on behind an id that the feed gave (postgres/feed.py)
         ├── ContendedBreakerError   try again (control.py)

@@ -23,13 +23,16 @@ from breaker_store.cli import (
     health,
     history,
     imports,
+    maintain,
     migrate,
     policy,
     recorders,
+    retention,
     roles,
     serve,
     staged_resets,
     state,
+    stats,
     token,
     transitions,
     verify,
@@ -91,6 +94,9 @@ app.command("doctor", rich_help_panel=KEEP)(doctor.examine_everything)
 app.add_typer(roles.app, name="roles", rich_help_panel=KEEP)
 app.command("import", rich_help_panel=KEEP)(imports.import_file)
 app.command("export", rich_help_panel=KEEP, context_settings=NEGATIVE_USER_ID)(export.export_events)
+app.command("stats", rich_help_panel=KEEP)(stats.show_stats)
+app.add_typer(retention.app, name="retention", rich_help_panel=KEEP)
+app.command("maintain", rich_help_panel=KEEP)(maintain.maintain_log)
 app.command("verify", rich_help_panel=KEEP)(verify.verify_log)
 app.command("erase", rich_help_panel=KEEP, context_settings=NEGATIVE_USER_ID)(erase.erase_user)
 app.command("deliver", rich_help_panel=KEEP)(deliver.deliver_spool)

@@ -21,6 +21,7 @@ from breaker_store.alerting.delivery import delivering
 from breaker_store.cli.ending import INTERRUPTED
 from breaker_store.errors import ConfigurationError
 from breaker_store.postgres.access_tokens import any_token_made
+from breaker_store.retention import maintaining
 from breaker_store.rolling_up import rolling_up
 from breaker_store.serving import GuestServer
 from breaker_store.settings import Location
@@ -47,7 +48,9 @@ _MAKE_ONE: Final = "`breaker-store token create NAME --role operator`"
 
 
 async def serve_api(location: Location, host: str, port: int, webhooks: Sequence[Webhook]) -> None:
-    """Serve, deliver webhooks, carry out staged resets and roll up, until SIGTERM, or SIGINT, which gives its exit code.
+    """Serve, deliver webhooks, carry out staged resets, roll up and maintain, until SIGTERM or SIGINT.
+
+    SIGINT gives its exit code.
 
     Raises:
         ConfigurationError: the address can't be listened on; or it is not the loopback one, and no token was ever made.
@@ -64,6 +67,7 @@ async def serve_api(location: Location, host: str, port: int, webhooks: Sequence
                     delivering(webhooks, database_url),
                     resetting(database_url),
                     rolling_up(database_url),
+                    maintaining(database_url),
                 ):
                     await serving.serve(database_url, listener)
         except asyncio.CancelledError:

@@ -68,3 +68,15 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def size(count: int) -> str:
+    """Write a number of bytes, in units of a thousand as disks are sold."""
+    if count < 1_000:
+        return f"{count} bytes"
+    number, unit = float(count), ""
+    for unit in ("kB", "MB", "GB", "TB", "PB"):  # noqa: B007 - the last one stands
+        number /= 1_000
+        if number < 999.5:
+            break
+    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"

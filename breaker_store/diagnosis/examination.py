@@ -12,6 +12,7 @@ from breaker_store.diagnosis.recording import RECORDING_CHECKS
 from breaker_store.diagnosis.schema import SCHEMA_CHECKS, check_schema
 from breaker_store.diagnosis.server import SERVER_CHECKS
 from breaker_store.diagnosis.spool_folder import check_spool
+from breaker_store.diagnosis.upkeep import UPKEEP_CHECKS
 from breaker_store.errors import LogUnavailableError
 from breaker_store.postgres.connecting import Connection, connect, described
 
@@ -43,7 +44,7 @@ async def _examine_database(connection: Connection) -> AsyncIterator[Finding]:
     schema = await _look(check_schema, connection)
     yield schema
     if schema.verdict is Verdict.OK:
-        for check in (*SCHEMA_CHECKS, *RECORDING_CHECKS):
+        for check in (*SCHEMA_CHECKS, *RECORDING_CHECKS, *UPKEEP_CHECKS):
             yield await _look(check, connection)
 
 

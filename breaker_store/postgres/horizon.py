@@ -1,9 +1,9 @@
 """How far back the log can tell what held: to the oldest kept event, or further back if nothing is missing before it.
 
 Transitions are kept for ever, outcomes until their day's partition is dropped. So there are outcomes missing where the
-ledger has batches of them from before the oldest day that still holds any. That is noticed; what isn't is a day that
-was dropped while an older one was kept, or one that a late batch made again: whoever drops days begins with the oldest
-and goes on to the newest, and carries over by events what a breaker's state still needs.
+ledger has batches of them from before the oldest day that still holds any. A day that is older than one that was dropped
+does not count: an import may have kept it, or a late batch made it again. What a breaker's state still needs of a day is
+carried over by an event before.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from breaker_store.postgres.connecting import Connection
 
 _DAY: Final = timedelta(days=1)
 
-# Days are known by the names of their partitions; those ahead of time are empty.
+# Days are known by the names of their partitions; those ahead of time are empty. Nothing is missing from the day on that
+# follows the last one that was dropped.
 _DAYS = """
-SELECT to_date(right(relname, 8), 'YYYYMMDD') AS day
+SELECT day
 FROM pg_inherits
 JOIN pg_class ON pg_class.oid = inhrelid
+CROSS JOIN LATERAL to_date(right(relname, 8), 'YYYYMMDD') AS day
 WHERE inhparent = 'breaker_outcomes'::regclass AND NOT inhdetachpending
+    AND day > coalesce((SELECT max(dropped.day) FROM dropped_partitions AS dropped), '-infinity')
 ORDER BY day
 """
 

@@ -44,18 +44,21 @@ SELECT DISTINCT {microseconds_sql("at")} / 86400000000 AS day
 FROM writer_batches, LATERAL (VALUES (earliest), (latest)) AS bound (at)
 """
 
+_DROPPED_DAYS: Final = "SELECT DISTINCT day FROM dropped_partitions"
+
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A UTC day of the log."""
+    """A UTC day of the log; one that was dropped may have a partition again, of what came late."""
 
     date: date
     has_partition: bool
+    was_dropped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Partitions:
-    """Which days have a partition.
+    """Which days have a partition that was never dropped: of one that was, the log itself says that outcomes are gone.
 
     Retention drops days from the oldest on, and an import may bring one back that is older than all: so what was
     dropped lies before the newest days that follow one another without a gap, which begin with `horizon`.
@@ -84,11 +87,12 @@ async def list_days(connection: Connection) -> list[Day]:
     """List the days that have a partition, or batches, in their order."""
     made = {row["day"] for row in await connection.fetch(_DAYS) if row["day"] is not None}
     named = {EPOCH.date() + row["day"] * DAY_LENGTH for row in await connection.fetch(_LEDGER_DAYS)}
-    return [Day(date, date in made) for date in sorted(named | made)]
+    dropped = {row["day"] for row in await connection.fetch(_DROPPED_DAYS)}
+    return [Day(date, date in made, date in dropped) for date in sorted(named | made)]
 
 
 def partitions_of(days: Iterable[Day]) -> Partitions:
-    return Partitions(frozenset(day.date for day in days if day.has_partition))
+    return Partitions(frozenset(day.date for day in days if day.has_partition and not day.was_dropped))
 
 
 async def check_partitions(connection: Connection, findings: Findings) -> None:

@@ -2,7 +2,8 @@
 
 - The *owner* owns the tables and functions: it migrates, and can do everything but change the log (the triggers).
 - The *application* is what bots, API and commands connect as: it appends to the log and reads it.
-- *Maintenance* reads, and calls the functions that act in the owner's place on what the application may not touch.
+- *Maintenance* reads, says for how long things are kept, and calls the functions that act in the owner's place on what the
+  application may not touch.
 
 A new table or function belongs here, else nobody but the owner gets at it. A partition of one day is read and written
 through its parent alone, whose rights then hold; so it has none of its own, and one that is made later needs none.
@@ -62,6 +63,7 @@ TABLES: Final[dict[str, Grants]] = {
     "recorders": _OPERATIONAL,
     # Written by the function that erases a person.
     "resealed_batches": Grants(_READ, _READ),
+    "retention": Grants(_READ, ("SELECT", "INSERT", "UPDATE", "DELETE")),
     "rollup_marks": _OPERATIONAL,
     "rollup_progress": Grants(("SELECT", "UPDATE"), _READ),
     "staged_reset_breakers": _KEPT,
@@ -75,7 +77,12 @@ TABLES: Final[dict[str, Grants]] = {
 FUNCTIONS: Final[dict[str, Grants]] = {
     "append_batch": _CALLED,
     "apply_changes": _CALLED,
+    "breakers_owing": _CALLED_BY_BOTH,
     "chain_transition": _CALLED,
+    # These two see to the policies themselves, which the application can't change.
+    "drop_outcomes": _CALLED_BY_BOTH,
+    "drop_rollups": _CALLED_BY_BOTH,
+    "due_spans": _CALLED_BY_BOTH,
     "ensure_outcome_partitions": _CALLED_BY_BOTH,
     "ensure_rollup_partitions": _CALLED_BY_BOTH,
     "erase_person": Grants((), ("EXECUTE",)),
@@ -92,6 +99,7 @@ FUNCTIONS: Final[dict[str, Grants]] = {
     # A trigger's: it is called whoever fires it.
     "refuse_log_change": Grants(),
     "restore_breaker_state": _CALLED,
+    "uncounted_of": _CALLED_BY_BOTH,
 }
 
 

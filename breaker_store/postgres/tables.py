@@ -279,6 +279,13 @@ batches = Table(
     CheckConstraint("(format <> 1 OR seal IS NULL) AND octet_length(seal) = 48", "seal"),
     # What came after a snapshot; it grows at its right edge.
     Index("writer_batches_by_transaction", "xid"),
+    # When what a day holds was stored.
+    Index(
+        "writer_batches_by_time",
+        *("earliest", "latest"),
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on"},
+    ),
     comment="The ledger: every batch of events that is stored, once. Append-only",
 )
 
@@ -644,4 +651,19 @@ dropped_partitions = Table(
     PrimaryKeyConstraint("day", "drops"),
     CheckConstraint("drops >= 1", "drops"),
     comment="The days whose outcomes were dropped, and how often: an event that comes late may make a day anew. Append-only",
+)
+
+retention = Table(
+    "retention",
+    metadata,
+    Column("set_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    # After the youngest of it was stored.
+    Column("keep_days", Integer, nullable=False),
+    # Whether days that an import touched go too.
+    Column("imports", Boolean, nullable=False, server_default=text("false")),
+    Column("kind", Text, primary_key=True),
+    Column("actor", Text),
+    CheckConstraint("keep_days BETWEEN 1 AND 36500", "keep_days"),
+    CheckConstraint("kind IN ('outcomes', 'minutes', 'hours', 'days')", "kind"),
+    comment="What is kept for so many days. What has no row is kept for ever",
 )

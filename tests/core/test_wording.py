@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from breaker_store.core.wording import counted, hour_of_day, listed, moment, quoted, shortened, span
+from breaker_store.core.wording import counted, hour_of_day, listed, moment, quoted, shortened, size, span
 
 SECOND = 1_000_000
 
@@ -60,3 +60,20 @@ def test_a_foreign_text_is_printable_and_cut_before_it_is_escaped(text, limit):
     assert len(shown) <= limit * len(r"\U0010ffff")
     if text.isprintable():
         assert shown == (text if len(text) <= limit else f"{text[: limit - 1]}…")
+
+
+@pytest.mark.parametrize(
+    ("count", "written"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1_000, "1 kB"),
+        (1_234_567, "1.23 MB"),
+        (999_499, "999 kB"),
+        (999_600, "1 MB"),
+        (171 * 10**9, "171 GB"),
+        (12_345 * 10**15, "12,345 PB"),
+    ],
+)
+def test_sizes_have_three_digits_and_a_unit(count: int, written: str) -> None:
+    assert size(count) == written

@@ -66,6 +66,8 @@ async def test_where_all_is_well_every_check_says_so_and_advises_nothing(
             "detached days",
             "recorders",
             "losses",
+            "roll-ups",
+            "retention",
             "spool",
             "spool's disk",
             "set aside",
@@ -143,6 +145,25 @@ BREAKING = {
         "recorders",
         Verdict.WARNING,
         "1 fell silent",
+    ),
+    "nobody rolls up": (
+        (
+            "INSERT INTO writer_batches (writer_id, batch_no, first_seq, last_seq, event_count, format, source, digest,"
+            " earliest, latest, recorded_at) SELECT 1, 1, 1, 1, 1, 1, 0, sha256('old'), at, at, at"
+            " FROM (SELECT now() - interval '2 hours' AS at) AS earlier"
+        ),
+        *("roll-ups", Verdict.WARNING, "nobody has rolled up ever"),
+    ),
+    "nobody drops what should be gone": (
+        (
+            "SELECT ensure_outcome_partitions('2024-03-01', '2024-03-02');"
+            "INSERT INTO retention (kind, keep_days, set_at) VALUES ('outcomes', 30, now() - interval '2 days')"
+        ),
+        *(
+            "retention",
+            Verdict.WARNING,
+            "2 days or months should be gone, the first of them the outcomes of 2024-03-01",
+        ),
     ),
     "a recorder lost events": (
         REPORT.format(lost=7, ended=True),

@@ -90,6 +90,20 @@ async def test_where_days_were_dropped_the_oldest_kept_outcome_is_the_horizon(
     assert await failures(database_url, LATER) == ("open", 3)
 
 
+async def test_a_day_that_is_older_than_a_dropped_one_is_not_the_horizon(
+    past: Past, database_url: str, owner: asyncpg.Connection
+) -> None:
+    """An import was kept, or a late event made the day again."""
+    for at in (START - 3 * DAY, START, LATER):
+        await past.store(USER, [outcome(Kind.SUCCESS, at)])
+    await drop_first_day(owner)
+    await owner.execute(
+        "INSERT INTO dropped_partitions (day, drops, outcomes, bytes) VALUES ('2024-03-01', 1, 1, 1)"
+    )
+    assert await horizon_met(database_url, START - 2 * DAY) == LATER
+    assert await ask_of_all(database_url, LATER) == 1
+
+
 async def test_where_every_outcome_was_dropped_there_is_no_horizon(
     past: Past, database_url: str, owner: asyncpg.Connection
 ) -> None:
