@@ -29,6 +29,8 @@ LATENESS_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 5.0
 DEFECT_SECONDS: Final = 60.0
 
+_CLOSE_SECONDS: Final = 1.0
+
 # For a day's count.
 _COMMAND_SECONDS: Final = 3_600.0
 _QUICK_SECONDS: Final = 1.0
@@ -82,27 +84,30 @@ async def roll_up(connection: Connection) -> RollUpReport:
     run = _Run(connection, await connection.fetchval(_NOW))
     try:
         await mark(connection)
-        for length in Length:
-            await run.count_marked(length)
+        await run.count_marked(Length.MINUTE)
+        # Health is of minutes, and an hour's or a day's count may take long.
         await run.judge()
+        await run.count_marked(Length.HOUR)
+        await run.count_marked(Length.DAY)
+        await connection.execute(_FINISH, run.now)
     except ProgressTakenError:
         return RollUpReport(run.counted, run.changed, finished=False)
     return RollUpReport(run.counted, run.changed, finished=True)
 
 
 class _Run:
-    """Counts what is marked and over at one time."""
+    """Counts what is marked and over at one time, by the database's clock."""
 
     def __init__(self, connection: Connection, now: datetime) -> None:
         self.counted = dict.fromkeys(Length, 0)
         self.changed = 0
         self._connection = connection
-        self._now = now
+        self.now = now
 
     async def count_marked(self, length: Length) -> None:
         """Count roll-ups of one length, oldest first; as many in one transaction as take a few seconds."""
         at_once = 1
-        while span := await next_due(self._connection, length, self._now, at_once):
+        while span := await next_due(self._connection, length, self.now, at_once):
             begun = time.monotonic()
             await self._count(length, *span)
             spent = time.monotonic() - begun
@@ -121,13 +126,12 @@ class _Run:
         self.counted[length] += (end - begin) // length.duration
 
     async def judge(self) -> None:
-        until = self._now.replace(second=0, microsecond=0)
+        until = self.now.replace(second=0, microsecond=0)
         async with self._connection.transaction():
             await hold(self._connection)
             judged_at = await self._connection.fetchval(_JUDGED_AT)
             if self.changed or judged_at is None or judged_at < until:
                 await judge_bots(self._connection, until)
-            await self._connection.execute(_FINISH, self._now)
 
 
 @asynccontextmanager
@@ -138,7 +142,8 @@ async def rolling_up(database_url: str) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        # A database that does not answer gives up by itself.
+        await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
 
 
 class RollingUp:
