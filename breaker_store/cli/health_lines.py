@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from breaker_store.core.buckets import Bucket
-from breaker_store.core.wording import counted, listed, printable, shortened
+from breaker_store.core.wording import counted, listed, printable, quoted, shortened
 from breaker_store.postgres.bot_health import BotHealth
 from breaker_store.postgres.fleet_health import FleetHealth, UnhealthyBot
 from breaker_store.postgres.health_history import Coverage, HistoryItem
@@ -65,6 +65,8 @@ def _print_report(sentence: Text, rows: Iterator[Row] | tuple[()]) -> None:
 
 
 def _bot_rows(health: BotHealth) -> Iterator[Row]:
+    if health.suspended_at is not None:
+        yield "suspended", _suspension(health)
     yield "window", f"{counted(health.window_minutes, 'minute')}, up to {_time(health.as_of)}"
     yield from _request_rows(health)
     yield "response time", _response_time(health)
@@ -98,6 +100,12 @@ def _response_time(health: BotHealth) -> str:
         f"{_milliseconds(health.average_ms)} at present, {_milliseconds(health.mean_ms)} in the mean; 50 % within "
         f"{_milliseconds(health.p50_ms)}, 95 % within {_milliseconds(health.p95_ms)}, 99 % within {_milliseconds(health.p99_ms)}"
     )
+
+
+def _suspension(health: BotHealth) -> str:
+    by = f" by {printable(health.suspended_by)}" if health.suspended_by else ""
+    because = f": {quoted(health.suspension_reason, _ERROR_WIDTH)}" if health.suspension_reason else ""
+    return f"since {_time(health.suspended_at)}{by}{because}"
 
 
 def _last_failure(health: BotHealth) -> str:

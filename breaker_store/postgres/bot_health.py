@@ -64,6 +64,7 @@ class BotHealth:
         last_success_at: also before the window, within the last 20,000 outcomes.
         last_failure_at, last_error_type: before the window, of the last failure that the breaker counted.
         is_rate_limited: whether the last call was answered that calls come too fast.
+        suspended_at, suspended_by, suspension_reason: None if it is not suspended.
 
     """
 
@@ -90,6 +91,9 @@ class BotHealth:
     last_error_type: str | None
     is_rate_limited: bool
     error_types: dict[str, int]
+    suspended_at: datetime | None
+    suspended_by: str | None
+    suspension_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,7 @@ def _counted_failure(state: BreakerState) -> tuple[datetime | None, str | None]:
 def _describe(user_id: int, state: BreakerState, now: int, tally: Tally, latest: _Latest) -> BotHealth:
     judgement = judge_bot(tally, state)
     p50, p95, p99, error_types = figures(tally)[-4:]
+    suspension = state.suspension
     return BotHealth(
         user_id=user_id,
         status=judgement.status.value,
@@ -182,6 +187,9 @@ def _describe(user_id: int, state: BreakerState, now: int, tally: Tally, latest:
         last_error_type=latest.error_type,
         is_rate_limited=latest.is_rate_limited,
         error_types=error_types or {},
+        suspended_at=suspension and to_datetime(suspension.at),
+        suspended_by=suspension and suspension.actor,
+        suspension_reason=suspension and suspension.reason,
     )
 
 
@@ -192,13 +200,8 @@ def judge_bot(tally: Tally, state: BreakerState) -> Judgement:
         mean_ms=tally.mean_ms,
         average_ms=tally.average_ms,
         state=state.state,
-        is_suspended=_is_suspended(state),
+        is_suspended=state.suspension is not None,
     )
-
-
-def _is_suspended(_state: BreakerState) -> bool:
-    # Nobody can suspend a bot yet.
-    return False
 
 
 async def bot_history(connection: AsyncConnection, user_id: int, wanted: HistoryRange) -> list[HistoryItem]:

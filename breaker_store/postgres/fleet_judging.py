@@ -15,11 +15,11 @@ from typing import Any, Final
 import asyncpg
 
 from breaker_store.core.health import DEFAULT_THRESHOLDS, WEIGHT, Judgement, Status, Thresholds, judge
-from breaker_store.core.histogram import bucket_of
+from breaker_store.core.histogram import COUNT_BITS, COUNT_MASK, bucket_of
 from breaker_store.postgres.codec import STATES
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.rollups import Length
-from breaker_store.postgres.rollups_sql import COUNT_BITS, NEGLIGIBLE_AFTER
+from breaker_store.postgres.rollups_sql import NEGLIGIBLE_AFTER
 
 STATUS_NUMBERS: Final = {Status.DEGRADED: 1, Status.UNHEALTHY: 2, Status.SUSPENDED: 3}
 
@@ -46,7 +46,7 @@ FROM (
         coalesce(sum(successes) OVER later, 0) AS successes_later
     FROM (
         SELECT minute.*,
-            (SELECT coalesce(sum(element & {2**COUNT_BITS - 1}), 0)::bigint FROM unnest(durations) AS element) AS timed
+            (SELECT coalesce(sum(element & {COUNT_MASK}), 0)::bigint FROM unnest(durations) AS element) AS timed
         FROM minute_rollups AS minute
         WHERE started_at >= $1 AND started_at < $2 {{which}}
     ) AS timed
@@ -66,7 +66,7 @@ WITH suspect AS MATERIALIZED (
     UNION
     SELECT user_id FROM breaker_states WHERE state <> 0
 )
-SELECT suspect.user_id, coalesce(state, 0) AS state, false AS is_suspended, successes, failures, duration_us, timed,
+SELECT suspect.user_id, coalesce(state, 0) AS state, coalesce(suspended, false) AS is_suspended, successes, failures, duration_us, timed,
     weighted_us, weight_left, first_duration_us, coalesce(failure_run, 0) AS failure_run
 FROM suspect
 LEFT JOIN ({MERGED.format(which="AND user_id IN (SELECT user_id FROM suspect)")}) AS merged USING (user_id)
@@ -112,7 +112,7 @@ UPDATE fleet_health SET (
     (
         SELECT coalesce(sum(successes), 0) AS successes, coalesce(sum(failures), 0) AS failures,
             coalesce(sum(refusals), 0) AS refusals, coalesce(sum(duration_us), 0) AS duration_us,
-            coalesce(sum((SELECT sum(element & {2**COUNT_BITS - 1}) FROM unnest(durations) AS element)), 0) AS timed_calls
+            coalesce(sum((SELECT sum(element & {COUNT_MASK}) FROM unnest(durations) AS element)), 0) AS timed_calls
         FROM fleet_rollups
         WHERE bucket = {int(Length.MINUTE)} AND started_at >= $1 AND started_at < $2
     ) AS sums

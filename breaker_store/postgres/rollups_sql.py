@@ -13,9 +13,7 @@ from typing import Final
 
 from breaker_store.core.events import Kind
 from breaker_store.core.health import WEIGHT
-
-COUNT_BITS: Final = 40
-"""In an element of `durations` the bucket stands above so many bits, which are the number of its calls."""
+from breaker_store.core.histogram import COUNT_BITS, COUNT_MASK
 
 NEGLIGIBLE_AFTER: Final = 700
 """After so many calls an earlier one weighs less than 1e-108, and is not multiplied further: Postgres refuses underflow."""
@@ -115,7 +113,7 @@ fleet AS (
 fleet_durations AS (
     SELECT started_at, array_agg((bucket << {COUNT_BITS}) + calls ORDER BY bucket) AS durations
     FROM (
-        SELECT started_at, element >> {COUNT_BITS} AS bucket, sum(element & {2**COUNT_BITS - 1})::bigint AS calls
+        SELECT started_at, element >> {COUNT_BITS} AS bucket, sum(element & {COUNT_MASK})::bigint AS calls
         FROM counted CROSS JOIN unnest(durations) AS element
         GROUP BY 1, 2
     ) AS bucketed

@@ -14,10 +14,9 @@ import pytest
 
 from breaker_store.core.events import EventId, Kind, Outcome, Permit
 from breaker_store.core.health import Tally, tally
-from breaker_store.core.histogram import Histogram
+from breaker_store.core.histogram import COUNT_BITS, Histogram
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.rollups import Length
-from breaker_store.postgres.rollups_sql import COUNT_BITS
 
 SEQS = itertools.count(1)
 
