@@ -59,9 +59,8 @@ async def fleet_history(connection: AsyncConnection, wanted: HistoryRange) -> li
     span, bucket = wanted.span(now), wanted.bucket
     rolled_up = await read_rolled_up(driver_connection, now, span)
     counted = await _read_rows(driver_connection, bucket, span)
-    days = {Bucket.DAY.begin(start) for start in counted}
     counted |= await _read_running(driver_connection, bucket, now, span)
-    return [_item(bucket, start, counted, rolled_up, days) for start in span.starts(bucket)]
+    return [_item(bucket, start, counted, rolled_up) for start in span.starts(bucket)]
 
 
 async def _read_rows(connection: Connection, bucket: Bucket, span: Span) -> dict[int, _Counted]:
@@ -90,12 +89,12 @@ async def _read_running(connection: Connection, bucket: Bucket, now: int, span: 
 
 
 def _item(
-    bucket: Bucket, start: int, counted: Mapping[int, _Counted], rolled_up: RolledUp, days: set[int]
+    bucket: Bucket, start: int, counted: Mapping[int, _Counted], rolled_up: RolledUp
 ) -> FleetHistoryItem:
     found = counted.get(start)
-    is_kept = not rolled_up.drops_of(start) or Bucket.DAY.begin(start) in days
-    if found is None and not is_kept:
-        coverage = Coverage.NOT_KEPT
+    if rolled_up.was_dropped(bucket, start) and (found is None or rolled_up.drops_of(start)):
+        # A row that came since is of late outcomes alone, unless the others are there to be counted with them.
+        coverage, found = Coverage.NOT_KEPT, None
     elif rolled_up.is_counted(bucket, start):
         coverage, found = Coverage.COMPLETE, found or _Counted()
     else:

@@ -53,6 +53,7 @@ TABLES: Final[dict[str, Grants]] = {
     "day_rollups": _OPERATIONAL,
     # Written by the function that drops them.
     "dropped_partitions": Grants(_READ, _READ),
+    "dropped_rollups": Grants(_READ, _READ),
     "fleet_health": Grants(("SELECT", "UPDATE"), _READ),
     "fleet_rollups": _OPERATIONAL,
     "hour_rollups": _OPERATIONAL,
