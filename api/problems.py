@@ -66,7 +66,7 @@ class HorizonProblem(Problem):
     """A problem with the horizon as an extension member."""
 
     horizon: datetime | None = Field(
-        description="The oldest kept event, before which nothing is known; null if none is kept."
+        description="To which the log goes back: nothing is known from before; null if it is empty."
     )
 
 

@@ -1,14 +1,13 @@
-"""How far back the log can tell what held: to the oldest kept event, or further back if nothing is missing before it.
+"""How far back the log can tell what held: to its oldest event, or to the end of the last day that retention dropped.
 
-Transitions are kept for ever, outcomes until their day's partition is dropped. So there are outcomes missing where the
-ledger has batches of them from before the oldest day that still holds any. A day that is older than one that was dropped
-does not count: an import may have kept it, or a late batch made it again. What a breaker's state still needs of a day is
-carried over by an event before.
+Transitions are kept for ever, outcomes until their day is dropped, of which the log tells itself. From the day after the
+last one that was dropped nothing is missing. A day before it does not count, though it may have outcomes: an import may have
+kept it, or a late batch made it again. What a breaker's state still needs of a day is carried over by an event before.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from breaker_store.errors import StoreError, iso_utc
@@ -16,55 +15,21 @@ from breaker_store.postgres.connecting import Connection
 
 _DAY: Final = timedelta(days=1)
 
-# Days are known by the names of their partitions; those ahead of time are empty. Nothing is missing from the day on that
-# follows the last one that was dropped.
+_LAST_DROPPED = "SELECT max(day) FROM dropped_partitions"
+
+# Days are known by the names of their partitions; those ahead of time are empty.
 _DAYS = """
-SELECT day
+SELECT to_date(right(relname, 8), 'YYYYMMDD') AS day
 FROM pg_inherits
 JOIN pg_class ON pg_class.oid = inhrelid
-CROSS JOIN LATERAL to_date(right(relname, 8), 'YYYYMMDD') AS day
 WHERE inhparent = 'breaker_outcomes'::regclass AND NOT inhdetachpending
-    AND day > coalesce((SELECT max(dropped.day) FROM dropped_partitions AS dropped), '-infinity')
 ORDER BY day
 """
 
-# Each of the two opens the partition of one day.
-_HAS_OUTCOME = """
-SELECT EXISTS (SELECT FROM breaker_outcomes WHERE occurred_at >= $1 AND occurred_at < $2 AND occurred_at <= $3)
-"""
+# It opens the partition of one day.
 _OLDEST_OUTCOME = "SELECT min(occurred_at) FROM breaker_outcomes WHERE occurred_at >= $1 AND occurred_at < $2"
 
 _OLDEST_TRANSITION = "SELECT min(occurred_at) FROM breaker_transitions"
-
-# A writer's times never run backwards, so its first batch with outcomes tells. One look-up for each writer: the ledger
-# may hold very many batches, and the only index on it is by writer and number.
-_HAD_OUTCOMES_BEFORE = """
-WITH RECURSIVE writer (writer_id) AS (
-    SELECT min(writer_id) FROM writer_batches
-    UNION ALL
-    SELECT (SELECT min(batch.writer_id) FROM writer_batches AS batch WHERE batch.writer_id > writer.writer_id)
-    FROM writer
-    WHERE writer.writer_id IS NOT NULL
-)
-SELECT EXISTS (
-    SELECT
-    FROM writer
-    CROSS JOIN LATERAL (
-        SELECT batch.earliest
-        FROM writer_batches AS batch
-        WHERE batch.writer_id = writer.writer_id
-            AND batch.event_count > (
-                SELECT count(*)
-                FROM breaker_transitions AS transition
-                WHERE transition.writer_id = batch.writer_id
-                    AND transition.writer_seq BETWEEN batch.first_seq AND batch.last_seq
-            )
-        ORDER BY batch.batch_no
-        LIMIT 1
-    ) AS first_with_outcomes
-    WHERE first_with_outcomes.earliest < $1
-)
-"""
 
 
 class HorizonError(StoreError):
@@ -72,8 +37,8 @@ class HorizonError(StoreError):
 
     Attributes:
         at: the instant that was asked for.
-        horizon: the oldest kept event; None if none is kept. Also before `at`, where what was counted then had begun
-            before the horizon.
+        horizon: to which the log goes back; None if it is empty. Also before `at`, where what was counted then had
+            begun before the horizon.
 
     """
 
@@ -87,8 +52,8 @@ class HorizonError(StoreError):
         if self.horizon is None:
             return f"{unknown}: no event is kept that would tell"
         if self.at < self.horizon:
-            return f"{unknown}: the oldest kept event is of {iso_utc(self.horizon)}"
-        return f"{unknown}: what was counted then began before {iso_utc(self.horizon)}, the oldest kept event"
+            return f"{unknown}: the log goes back to {iso_utc(self.horizon)}"
+        return f"{unknown}: what was counted then began before {iso_utc(self.horizon)}, to which the log goes back"
 
 
 class FutureError(StoreError):
@@ -114,10 +79,7 @@ async def check_horizon(connection: Connection, at: datetime) -> None:
         HorizonError: it doesn't.
 
     """
-    oldest_day = await _oldest_day(connection)
-    if oldest_day is not None and await connection.fetchval(_HAS_OUTCOME, oldest_day, oldest_day + _DAY, at):
-        return
-    horizon = await _find_horizon(connection, oldest_day)
+    horizon = await _kept_from(connection) or await _oldest_event(connection)
     if horizon is None or at < horizon:
         raise HorizonError(at, horizon)
 
@@ -129,34 +91,28 @@ async def check_count(connection: Connection, at: datetime, since: datetime) -> 
         HorizonError: one may be.
 
     """
-    oldest_day = await _oldest_day(connection)
-    if oldest_day is not None and since >= oldest_day:
-        return
-    if await connection.fetchval(_HAD_OUTCOMES_BEFORE, oldest_day or at):
-        raise HorizonError(at, await _oldest_outcome(connection, oldest_day))
+    kept_from = await _kept_from(connection)
+    if kept_from is not None and since < kept_from:
+        raise HorizonError(at, kept_from)
 
 
-async def _find_horizon(connection: Connection, oldest_day: datetime | None) -> datetime | None:
-    """Give the oldest kept event from which on nothing is missing; None if there is none."""
-    outcome = await _oldest_outcome(connection, oldest_day)
+async def _kept_from(connection: Connection) -> datetime | None:
+    """Give the end of the last day that was dropped; None if none was."""
+    day = await connection.fetchval(_LAST_DROPPED)
+    return None if day is None else _begin(day) + _DAY
+
+
+async def _oldest_event(connection: Connection) -> datetime | None:
     transition: datetime | None = await connection.fetchval(_OLDEST_TRANSITION)
-    if transition is None or (outcome is not None and outcome <= transition):
-        return outcome
-    is_cut = await connection.fetchval(_HAD_OUTCOMES_BEFORE, oldest_day or datetime.now(UTC))
-    return outcome if is_cut else transition
-
-
-async def _oldest_outcome(connection: Connection, oldest_day: datetime | None) -> datetime | None:
-    if oldest_day is None:
-        return None
-    oldest: datetime | None = await connection.fetchval(_OLDEST_OUTCOME, oldest_day, oldest_day + _DAY)
-    return oldest
-
-
-async def _oldest_day(connection: Connection) -> datetime | None:
-    """Give the beginning of the first day of which outcomes are kept; None if there is no outcome."""
     for row in await connection.fetch(_DAYS):
-        begin = datetime.combine(row["day"], datetime.min.time(), UTC)
-        if await connection.fetchval(_HAS_OUTCOME, begin, begin + _DAY, begin + _DAY):
-            return begin
-    return None
+        begin = _begin(row["day"])
+        if transition is not None and transition < begin:
+            break
+        outcome: datetime | None = await connection.fetchval(_OLDEST_OUTCOME, begin, begin + _DAY)
+        if outcome is not None:
+            return outcome if transition is None else min(outcome, transition)
+    return transition
+
+
+def _begin(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

@@ -66,7 +66,7 @@ from breaker_store.runtime.calls import (
 )
 from breaker_store.runtime.clock import NANOSECONDS_IN_MICROSECOND, Clock
 from breaker_store.runtime.durable import DurableBreaker
-from breaker_store.runtime.journal import CalmSuccess, Marking, Refusals
+from breaker_store.runtime.journal import LONGEST_REFUSALS_NS, CalmSuccess, Marking, Refusals
 from breaker_store.runtime.surroundings import Block, Surroundings
 from breaker_store.runtime.told_state import StateDict, describe_state
 from breaker_store.settings import Durability
@@ -445,7 +445,7 @@ class CircuitBreaker:
     ) -> CircuitBreakerOpenError:
         """Count a refusal, together with the others of this flush, and make the error to raise."""
         counted = self._refusals
-        if counted is not None and counted[1] is state:
+        if counted is not None and counted[1] is state and now_ns - counted[2] < LONGEST_REFUSALS_NS:
             counted[3] = now_ns
             counted[4] += 1
         else:

@@ -15,7 +15,14 @@ from breaker_store.ports import Batch, Mark, OutcomeRow, Source, UserTransition
 from breaker_store.runtime.breaker import CircuitBreaker
 from breaker_store.runtime.clock import NANOSECONDS_IN_MICROSECOND as NANOSECONDS
 from breaker_store.runtime.clock import Clock
-from breaker_store.runtime.journal import Entry, Journal, Marking, Refusals, TracedSuccess
+from breaker_store.runtime.journal import (
+    LONGEST_REFUSALS_NS,
+    Entry,
+    Journal,
+    Marking,
+    Refusals,
+    TracedSuccess,
+)
 from breaker_store.settings import Durability
 
 _SUCCESS = int(Kind.SUCCESS)
@@ -163,15 +170,18 @@ class _Work:
         user_id = breaker.user_id or 0
         round_ = (user_id, state.generation, state.era)
         place = self._refusals.setdefault(round_, len(self.outcomes))
+        duration_us = (last_ns - first_ns) // NANOSECONDS
         if self._joins_refusals and place < len(self.outcomes):
             earlier = self.outcomes[place]
-            duration_us = at - earlier[0] + (last_ns - first_ns) // NANOSECONDS
-            self.outcomes[place] = _refusals_row(
-                earlier[0], user_id, earlier[2], duration_us, state, (earlier[9] or 0) + count
-            )
-        else:
-            duration_us = (last_ns - first_ns) // NANOSECONDS
-            self.outcomes.append(_refusals_row(at, user_id, seq, duration_us, state, count))
+            together_us = at - earlier[0] + duration_us
+            if together_us * NANOSECONDS < LONGEST_REFUSALS_NS:
+                count += earlier[9] or 0
+                self.outcomes[place] = _refusals_row(
+                    earlier[0], user_id, earlier[2], together_us, state, count
+                )
+                return
+            self._refusals[round_] = len(self.outcomes)
+        self.outcomes.append(_refusals_row(at, user_id, seq, duration_us, state, count))
 
     def take_event(
         self, user_id: int, event: Outcome | Transition, marking: Marking | None, at: int, correction_us: int

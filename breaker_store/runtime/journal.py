@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_QUEUE_LIMIT = 100_000
 _GIVEN_UP = -1
+
+LONGEST_REFUSALS_NS = 60 * 1_000_000_000
+"""How long the refusals of one entry may span: while nothing can be stored, no flush ends one."""
+
 _NAMES = {Kind.SUCCESS: "successes", Kind.FAILURE: "failures", Kind.REJECTED: "refusals"}
 
 

@@ -67,7 +67,7 @@ async def test_before_the_oldest_event_all_is_gone_and_the_horizon_is_told(clien
         "type": f"{PROBLEMS}:before-horizon",
         "title": "The log does not go back so far",
         "status": 410,
-        "detail": f"what held at 2001-01-01T00:00:00Z can't be told: the oldest kept event is of {oldest}",
+        "detail": f"what held at 2001-01-01T00:00:00Z can't be told: the log goes back to {oldest}",
         "instance": PREFIX + path,
         "horizon": oldest,
     }

@@ -62,7 +62,7 @@ def test_at_a_time_of_which_nothing_is_known(call: Invoke, tmp_path: Path) -> No
     assert (early.exit_code, early.stdout, late.exit_code, late.stdout) == (1, "", 1, "")
     assert early.stderr == (
         "breaker-store: what held at 2023-11-14T00:00:00Z can't be told: "
-        "the oldest kept event is of 2023-11-14T22:13:20Z\n"
+        "the log goes back to 2023-11-14T22:13:20Z\n"
     )
     assert late.stderr == "breaker-store: 2999-01-01T00:00:00Z is yet to come: nothing is known of it\n"
 

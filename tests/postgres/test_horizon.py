@@ -1,4 +1,4 @@
-"""Before the oldest kept event nothing is guessed; days are dropped here as retention will drop them."""
+"""Before the horizon nothing is guessed; days are dropped here as retention drops them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from breaker_store import Policy
 from breaker_store.core.events import Kind
 from breaker_store.core.policy import MICROSECONDS
 from breaker_store.postgres import time_travel
-from breaker_store.postgres.codec import to_datetime
+from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.horizon import HorizonError
 from tests.core.scenario import Scenario
-from tests.postgres.histories import START, Past, asking, outcome
+from tests.postgres.histories import MIDNIGHT, START, Past, asking, outcome
 
 USER, OTHER = 101, 102
 DAY = 86_400 * MICROSECONDS
 LATER = START + DAY
+MIDNIGHT_US = microseconds(MIDNIGHT)
 POLICY = Policy(failure_threshold=3, timeout_seconds=10, success_threshold=2)
 
 
@@ -30,6 +31,9 @@ def begin(writer: int = 77) -> Scenario:
 async def drop_first_day(connection: asyncpg.Connection) -> None:
     await connection.execute("ALTER TABLE breaker_outcomes DETACH PARTITION breaker_outcomes_20240301")
     await connection.execute("DROP TABLE breaker_outcomes_20240301")
+    await connection.execute(
+        "INSERT INTO dropped_partitions (day, drops, outcomes, bytes) VALUES ('2024-03-01', 1, 1, 1)"
+    )
 
 
 async def ask_of_all(database_url: str, at: int) -> int:
@@ -76,7 +80,7 @@ async def test_a_transition_may_be_the_oldest_event(past: Past, database_url: st
     assert await ask_of_all(database_url, LATER) == 1
 
 
-async def test_where_days_were_dropped_the_oldest_kept_outcome_is_the_horizon(
+async def test_the_end_of_the_last_day_that_was_dropped_is_the_horizon(
     past: Past, database_url: str, owner: asyncpg.Connection
 ) -> None:
     breaker = begin().opened()
@@ -84,10 +88,11 @@ async def test_where_days_were_dropped_the_oldest_kept_outcome_is_the_horizon(
     await past.store(OTHER, [outcome(Kind.SUCCESS, LATER)])
     assert await failures(database_url, START) == ("open", 3)
     await drop_first_day(owner)
-    assert await horizon_met(database_url, START) == LATER
-    assert await horizon_met(database_url, LATER - 1) == LATER
+    assert await horizon_met(database_url, START) == MIDNIGHT_US
+    assert await horizon_met(database_url, MIDNIGHT_US - 1) == MIDNIGHT_US
+    assert await ask_of_all(database_url, MIDNIGHT_US) == 1
     assert await ask_of_all(database_url, LATER) == 2
-    assert await failures(database_url, LATER) == ("open", 3)
+    assert await failures(database_url, MIDNIGHT_US) == ("open", 3)
 
 
 async def test_a_day_that_is_older_than_a_dropped_one_is_not_the_horizon(
@@ -97,19 +102,16 @@ async def test_a_day_that_is_older_than_a_dropped_one_is_not_the_horizon(
     for at in (START - 3 * DAY, START, LATER):
         await past.store(USER, [outcome(Kind.SUCCESS, at)])
     await drop_first_day(owner)
-    await owner.execute(
-        "INSERT INTO dropped_partitions (day, drops, outcomes, bytes) VALUES ('2024-03-01', 1, 1, 1)"
-    )
-    assert await horizon_met(database_url, START - 2 * DAY) == LATER
-    assert await ask_of_all(database_url, LATER) == 1
+    assert await horizon_met(database_url, START - 2 * DAY) == MIDNIGHT_US
+    assert await ask_of_all(database_url, MIDNIGHT_US) == 1
 
 
-async def test_where_every_outcome_was_dropped_there_is_no_horizon(
+async def test_where_every_outcome_was_dropped_the_state_after_them_is_told(
     past: Past, database_url: str, owner: asyncpg.Connection
 ) -> None:
     await past.store(USER, begin().opened().stored)
     await drop_first_day(owner)
-    assert await horizon_met(database_url, LATER) is None
+    assert await failures(database_url, LATER) == ("open", 3)
 
 
 async def store_and_drop(past: Past, connection: asyncpg.Connection, breaker: Scenario) -> None:
@@ -123,9 +125,9 @@ async def test_failures_in_a_row_that_may_have_begun_before_the_horizon_are_not_
 ) -> None:
     breaker = begin().fail().wait(4).fail().wait(6).succeed().wait(10).fail()
     await store_and_drop(past, owner, breaker)
-    with pytest.raises(HorizonError, match="began before 2024-03-02T00:00:01Z") as refused:
+    with pytest.raises(HorizonError, match="began before 2024-03-02T00:00:00Z") as refused:
         await failures(database_url, START + 5 * MICROSECONDS)
-    assert refused.value.horizon == to_datetime(START + 3 * MICROSECONDS)
+    assert refused.value.horizon == MIDNIGHT
     assert await failures(database_url, START + 10 * MICROSECONDS) == ("closed", 0)
     assert await failures(database_url, START + 20 * MICROSECONDS) == ("closed", 1)
 

@@ -24,6 +24,7 @@ from tests.runtime.driving import (
     Recording,
     Way,
     begin,
+    by_call,
     half_open,
     succeed,
     transitions,
@@ -155,6 +156,16 @@ async def test_refusals_of_the_next_flush_are_another_event(recording: Recording
     await refuse_times(recording.breaker, 5)
     counts += [event.count for event in recording.events()]
     assert counts == [2, 5]
+
+
+async def test_refusals_of_a_long_outage_are_an_event_a_minute(recording: Recording) -> None:
+    """Else what was refused for an hour without a flush would all count for its first minute."""
+    recording.breaker.force_open()
+    for _ in range(150):
+        await refuse(recording.breaker, by_call)
+        recording.clock.advance(1)
+    counts = [event.count for event in recording.events() if event.kind is Kind.REJECTED]
+    assert counts == [60, 60, 30]
 
 
 async def test_refusals_are_counted_apart_where_the_breaker_changed_between_them(
