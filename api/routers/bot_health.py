@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.exceptions import RequestValidationError
 
-from breaker_store.api.dependencies import Reader
+from breaker_store.api.dependencies import Engine, Reader
 from breaker_store.api.problems import describe_errors
 from breaker_store.api.schemas.bot_health import (
     BotHealthAnswer,
@@ -21,6 +21,7 @@ from breaker_store.api.schemas.bot_health import (
 from breaker_store.api.schemas.parameters import UserId
 from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
 from breaker_store.postgres import bot_health, fleet_health, fleet_history
+from breaker_store.postgres.asking import ask_at_one_moment
 from breaker_store.postgres.cursors import CursorError, write_optional
 from breaker_store.postgres.health_history import HistoryRangeError
 
@@ -50,17 +51,21 @@ async def list_unhealthy_bots(
 
 @router.get("/health/history", responses=describe_errors(HistoryRangeError, RequestValidationError))
 async def show_fleet_history(
-    connection: Reader, query: Annotated[HealthHistoryQuery, Query()]
+    engine: Engine, query: Annotated[HealthHistoryQuery, Query()]
 ) -> FleetHistoryAnswer:
     """Show how all bots were together, minute by minute, hour by hour or day by day."""
-    history = await fleet_history.fleet_history(connection, query.to_range())
+    wanted = query.to_range()
+    history = await ask_at_one_moment(
+        engine, lambda connection: fleet_history.fleet_history(connection, wanted)
+    )
     return FleetHistoryAnswer(bucket=query.bucket, history=history)
 
 
 @router.get("/{user_id}/health", responses=_BOT_ERRORS)
-async def show_bot_health(connection: Reader, user_id: UserId) -> BotHealthAnswer:
+async def show_bot_health(engine: Engine, user_id: UserId) -> BotHealthAnswer:
     """Show how a bot is, by its calls of the last minutes, its breaker, and whether it is suspended."""
-    return BotHealthAnswer(health=await bot_health.bot_health(connection, user_id))
+    health = await ask_at_one_moment(engine, lambda connection: bot_health.bot_health(connection, user_id))
+    return BotHealthAnswer(health=health)
 
 
 @router.get(
@@ -68,8 +73,11 @@ async def show_bot_health(connection: Reader, user_id: UserId) -> BotHealthAnswe
     responses=describe_errors(UnknownBreakerError, HistoryRangeError, RequestValidationError),
 )
 async def show_bot_history(
-    connection: Reader, user_id: UserId, query: Annotated[HealthHistoryQuery, Query()]
+    engine: Engine, user_id: UserId, query: Annotated[HealthHistoryQuery, Query()]
 ) -> HealthHistoryAnswer:
     """Show how a bot was, minute by minute, hour by hour or day by day."""
-    history = await bot_health.bot_history(connection, user_id, query.to_range())
+    wanted = query.to_range()
+    history = await ask_at_one_moment(
+        engine, lambda connection: bot_health.bot_history(connection, user_id, wanted)
+    )
     return HealthHistoryAnswer(user_id=user_id, bucket=query.bucket, history=history)

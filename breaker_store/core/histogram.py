@@ -63,7 +63,8 @@ class Histogram:
         return cls({number >> COUNT_BITS: number & COUNT_MASK for number in packed})
 
 
-_BEGINS_US: Final = [bucket_begin_us(bucket) for bucket in range(64 * BUCKETS_IN_DOUBLING + 1)]
+BUCKET_BEGINS_US: Final = [bucket_begin_us(bucket) for bucket in range(64 * BUCKETS_IN_DOUBLING + 1)]
+"""Where each bucket begins that a column of 64 bits can need, and where the last one ends."""
 
 
 def quantiles_us(packed: Sequence[int], shares: Sequence[float]) -> list[float | None]:
@@ -83,6 +84,6 @@ def quantiles_us(packed: Sequence[int], shares: Sequence[float]) -> list[float |
         wanted = share * (seen[-1] & COUNT_MASK)
         place = bisect_left(seen, wanted, key=COUNT_MASK.__and__)
         bucket, count = packed[place] >> COUNT_BITS, packed[place] & COUNT_MASK
-        begin, end = _BEGINS_US[bucket], _BEGINS_US[bucket + 1]
+        begin, end = BUCKET_BEGINS_US[bucket], BUCKET_BEGINS_US[bucket + 1]
         found.append(end - (end - begin) * ((seen[place] & COUNT_MASK) - wanted) / count)
     return found

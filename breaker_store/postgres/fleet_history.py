@@ -5,7 +5,7 @@ The bucket that runs is put together from finer ones, up to the last minute that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,13 +17,28 @@ from breaker_store.postgres.bot_tallies import read_tally
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.explaining_sql import NOW
-from breaker_store.postgres.health_history import Coverage, HistoryItem, HistoryRange, figures
+from breaker_store.postgres.health_history import (
+    NOTHING_KNOWN,
+    ROW_FIGURES,
+    Coverage,
+    Figures,
+    HistoryItem,
+    HistoryRange,
+    figures,
+    row_figures,
+)
 from breaker_store.postgres.reading import driver_connection_of
-from breaker_store.postgres.rolled_up import LENGTHS, RolledUp, read_rolled_up
+from breaker_store.postgres.rolled_up import RolledUp, read_rolled_up
+from breaker_store.postgres.rollups import NUMBERS
+
+_FIGURES: Final = f"""
+SELECT started_at, bots, {ROW_FIGURES} FROM fleet_rollups
+WHERE bucket = $1 AND started_at >= $2 AND started_at < $3
+"""
 
 _ROWS: Final = """
-SELECT started_at, bots, successes, failures, refusals, duration_us, durations, error_types FROM fleet_rollups
-WHERE bucket = $1 AND started_at >= $2 AND started_at < $3
+SELECT started_at, successes, failures, refusals, duration_us, durations, error_types::text AS error_types FROM fleet_rollups
+WHERE bucket = $1 AND started_at = ANY($2::timestamptz[])
 ORDER BY started_at, drops
 """
 
@@ -43,11 +58,13 @@ class FleetHistoryItem(HistoryItem):
 class _Counted(NamedTuple):
     """What was counted in a bucket."""
 
-    tally: Tally = Tally()
+    figures: Figures = figures(Tally())
     bots: int | None = 0
 
 
-async def fleet_history(connection: AsyncConnection, wanted: HistoryRange) -> list[FleetHistoryItem]:
+async def fleet_history(
+    connection: AsyncConnection | Connection, wanted: HistoryRange
+) -> list[FleetHistoryItem]:
     """Tell how all bots were together, oldest bucket first.
 
     Raises:
@@ -58,35 +75,47 @@ async def fleet_history(connection: AsyncConnection, wanted: HistoryRange) -> li
     now = microseconds(await driver_connection.fetchval(NOW))
     span, bucket = wanted.span(now), wanted.bucket
     rolled_up = await read_rolled_up(driver_connection, now, span)
-    counted = await _read_rows(driver_connection, bucket, span)
+    counted = await _read_counted(driver_connection, bucket, span)
     days = {Bucket.DAY.begin(start) for start in counted}
-    counted |= await _read_running(driver_connection, bucket, now, span)
+    if bucket.begin(now) in span.starts(bucket):
+        running = await _read_running(driver_connection, bucket, now)
+        counted |= {start: _Counted(figures(tally), None) for start, tally in running.items()}
     return [_item(bucket, start, counted, rolled_up, days) for start in span.starts(bucket)]
 
 
-async def _read_rows(connection: Connection, bucket: Bucket, span: Span) -> dict[int, _Counted]:
+async def _read_counted(connection: Connection, bucket: Bucket, span: Span) -> dict[int, _Counted]:
+    """Read what is of the buckets of a span; most are one row, and need no histogram."""
     counted: dict[int, _Counted] = {}
+    parted: list[int] = []
     times = to_datetime(span.begin), to_datetime(span.end)
-    for row in await connection.fetch(_ROWS, int(LENGTHS[bucket]), *times):
+    for started_at, bots, *row in await connection.fetch(_FIGURES, NUMBERS[bucket], *times):
+        start = microseconds(started_at)
+        if start in counted:
+            parted.append(start)
+        counted[start] = _Counted(row_figures(row), bots)
+    # Who had outcomes of both kinds, dropped ones and late ones, is not known.
+    tallies = await _read_tallies(connection, bucket, parted)
+    return counted | {start: _Counted(figures(tally), None) for start, tally in tallies.items()}
+
+
+async def _read_tallies(connection: Connection, bucket: Bucket, starts: Sequence[int]) -> dict[int, Tally]:
+    """Add up the rows of each of these buckets."""
+    tallies: dict[int, Tally] = {}
+    times = [to_datetime(start) for start in starts]
+    for row in await connection.fetch(_ROWS, NUMBERS[bucket], times) if starts else ():
         start = microseconds(row["started_at"])
-        before = counted.get(start)
-        tally = read_tally(row)
-        # Who had outcomes of both kinds, dropped ones and late ones, is not known.
-        counted[start] = (
-            _Counted(tally, row["bots"]) if before is None else _Counted(before.tally + tally, None)
-        )
-    return counted
+        tallies[start] = tallies.get(start, Tally()) + read_tally(row)
+    return tallies
 
 
-async def _read_running(connection: Connection, bucket: Bucket, now: int, span: Span) -> dict[int, _Counted]:
-    """Put the bucket that runs together from finer ones, if it is one of the span's."""
-    start = bucket.begin(now)
-    if bucket.finer is None or start not in span.starts(bucket):
+async def _read_running(connection: Connection, bucket: Bucket, now: int) -> dict[int, Tally]:
+    """Put the bucket that runs together from finer ones; a minute has none."""
+    if bucket.finer is None:
         return {}
-    running = Span(start, start + bucket.length_us)
-    parts = await _read_rows(connection, bucket.finer, running)
-    parts |= await _read_running(connection, bucket.finer, now, running)
-    return {start: _Counted(sum((part.tally for part in parts.values()), start=Tally()), None)}
+    start = bucket.begin(now)
+    parts = await _read_tallies(connection, bucket.finer, range(start, now, bucket.finer.length_us))
+    parts |= await _read_running(connection, bucket.finer, now)
+    return {start: sum(parts.values(), start=Tally())}
 
 
 def _item(
@@ -101,5 +130,5 @@ def _item(
     else:
         is_running = rolled_up.has_begun and start + bucket.length_us > rolled_up.now
         coverage = Coverage.RUNNING if is_running else Coverage.PENDING
-    tally, bots = (None, None) if found is None else found
-    return FleetHistoryItem(to_datetime(start), coverage, *figures(tally), bots)
+    told, bots = (NOTHING_KNOWN, None) if found is None else found
+    return FleetHistoryItem(to_datetime(start), coverage, *told, bots)

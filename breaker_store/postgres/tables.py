@@ -505,13 +505,18 @@ def _details_of_calls() -> list[Column[Any]]:
     ]
 
 
+def _quantiles() -> list[Column[Any]]:
+    # Worked out of the histogram when it was counted. Null: of no call it is known how long it took.
+    return [Column(name, Double) for name in ("p50_us", "p95_us", "p99_us")]
+
+
 def _rollups_by_time(table: str) -> Index:
     return Index(
         f"{table}_by_time", "started_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}
     )
 
 
-# The columns are the fields of `core.health.Tally`.
+# Most columns are the fields of `core.health.Tally`.
 minute_rollups = Table(
     "minute_rollups",
     metadata,
@@ -540,8 +545,11 @@ def _longer_rollups(name: str, comment: str, **options: Any) -> Table:
         *_rollup_key(),
         Column("refusals", BigInteger, nullable=False),
         Column("duration_us", BigInteger, nullable=False),
+        *_quantiles(),
         Column("successes", Integer, nullable=False),
         Column("failures", Integer, nullable=False),
+        # Of which it is known how long they took.
+        Column("timed_calls", Integer, nullable=False),
         _drops(),
         *_details_of_calls(),
         PrimaryKeyConstraint("user_id", "started_at", "drops"),
@@ -567,6 +575,8 @@ fleet_rollups = Table(
     Column("failures", BigInteger, nullable=False),
     Column("refusals", BigInteger, nullable=False),
     Column("duration_us", BigInteger, nullable=False),
+    Column("timed_calls", BigInteger, nullable=False),
+    *_quantiles(),
     # The users that had an outcome.
     Column("bots", Integer, nullable=False),
     # 0 minute, 1 hour, 2 day.
