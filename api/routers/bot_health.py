@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from fastapi.exceptions import RequestValidationError
 
 from breaker_store.api.dependencies import Engine, Reader
@@ -20,7 +20,7 @@ from breaker_store.api.schemas.bot_health import (
 )
 from breaker_store.api.schemas.parameters import UserId
 from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
-from breaker_store.postgres import bot_health, fleet_health, fleet_history
+from breaker_store.postgres import bot_health, bot_history, fleet_health, fleet_history
 from breaker_store.postgres.asking import ask_at_one_moment
 from breaker_store.postgres.cursors import CursorError, write_optional
 from breaker_store.postgres.health_history import HistoryRangeError
@@ -70,14 +70,16 @@ async def show_bot_health(engine: Engine, user_id: UserId) -> BotHealthAnswer:
 
 @router.get(
     "/{user_id}/health/history",
+    response_model=HealthHistoryAnswer,
     responses=describe_errors(UnknownBreakerError, HistoryRangeError, RequestValidationError),
 )
 async def show_bot_history(
     engine: Engine, user_id: UserId, query: Annotated[HealthHistoryQuery, Query()]
-) -> HealthHistoryAnswer:
+) -> Response:
     """Show how a bot was, minute by minute, hour by hour or day by day."""
     wanted = query.to_range()
-    history = await ask_at_one_moment(
-        engine, lambda connection: bot_health.bot_history(connection, user_id, wanted)
+    texts = await ask_at_one_moment(
+        engine, lambda connection: bot_history.bot_history_texts(connection, user_id, wanted)
     )
-    return HealthHistoryAnswer(user_id=user_id, bucket=query.bucket, history=history)
+    answer = HealthHistoryAnswer(user_id=user_id, bucket=query.bucket, history=[])
+    return Response(answer.write_with(texts), media_type="application/json")

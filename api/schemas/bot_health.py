@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -79,6 +80,10 @@ class HealthHistoryAnswer(Answer):
     history: list[HistoryItem] = Field(
         description=f"Every part of the time, oldest first, at most {LARGEST_HISTORY:,}."
     )
+
+    def write_with(self, items: Iterable[str]) -> str:
+        """Write the answer as JSON, with a history of items that are written already in the place of the empty one."""
+        return f"{self.model_dump_json().removesuffix(']}')}{','.join(items)}]}}"
 
 
 class FleetHistoryAnswer(Answer):

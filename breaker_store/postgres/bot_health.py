@@ -1,4 +1,4 @@
-"""How one bot is, and how it was: by the outcomes of its calls, its breaker, and whether somebody suspended it."""
+"""How one bot is: by the outcomes of its calls, its breaker, and whether somebody suspended it."""
 
 from __future__ import annotations
 
@@ -26,24 +26,11 @@ from breaker_store.postgres.bot_tallies import BotTallies
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.explaining_sql import LAST_SUCCESS, NOW
-from breaker_store.postgres.health_history import (
-    MINUTE_FIGURES,
-    NOTHING_KNOWN,
-    ROW_FIGURES,
-    Coverage,
-    Figures,
-    HistoryItem,
-    HistoryRange,
-    figures,
-    minute_figures,
-    row_figures,
-)
+from breaker_store.postgres.health_history import figures
 from breaker_store.postgres.reading import driver_connection_of
-from breaker_store.postgres.rolled_up import RolledUp, read_rolled_up
-from breaker_store.postgres.rollups import TABLES
+from breaker_store.postgres.rolled_up import read_rolled_up
 
 _NOTHING: Final = Tally()
-_NO_CALLS: Final = figures(_NOTHING)
 
 # Within the window alone, so that it ends early.
 _LAST: Final = """
@@ -52,17 +39,6 @@ WHERE user_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = ANY($4:
 ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC
 LIMIT 1
 """
-
-FIGURES: Final = {
-    bucket: f"""
-        SELECT started_at, {MINUTE_FIGURES if bucket is Bucket.MINUTE else ROW_FIGURES} FROM {table}
-        WHERE user_id = $1 AND started_at >= $2 AND started_at < $3
-    """
-    for bucket, table in TABLES.items()
-}
-"""The buckets of a bot that are rolled up; of times whose outcomes were dropped, and came late anew, several rows."""
-
-_NOW_IF_KNOWN: Final = "SELECT clock_timestamp() WHERE EXISTS (SELECT FROM breaker_states WHERE user_id = $1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,53 +192,3 @@ def judge_bot(tally: Tally, state: BreakerState) -> Judgement:
         state=state.state,
         is_suspended=state.suspension is not None,
     )
-
-
-async def bot_history(
-    connection: AsyncConnection | Connection, user_id: int, wanted: HistoryRange
-) -> list[HistoryItem]:
-    """Tell how a bot was, bucket by bucket, oldest first.
-
-    Raises:
-        UnknownBreakerError: nothing is stored of this user.
-        HistoryRangeError: there are too many buckets.
-
-    """
-    driver_connection = await driver_connection_of(connection)
-    time = await driver_connection.fetchval(_NOW_IF_KNOWN, user_id)
-    if time is None:
-        raise UnknownBreakerError(user_id)
-    now = microseconds(time)
-    span = wanted.span(now)
-    rolled_up = await read_rolled_up(driver_connection, now, span)
-    known = await _read_figures(driver_connection, user_id, wanted.bucket, span, rolled_up)
-    running = wanted.bucket.begin(now)
-    return [
-        _history_item(start, known.get(start), Coverage.COMPLETE if start < running else Coverage.RUNNING)
-        if rolled_up.is_kept(wanted.bucket, start)
-        else HistoryItem(to_datetime(start), Coverage.NOT_KEPT, *NOTHING_KNOWN)
-        for start in span.starts(wanted.bucket)
-    ]
-
-
-async def _read_figures(
-    connection: Connection, user_id: int, bucket: Bucket, span: Span, rolled_up: RolledUp
-) -> dict[int, Figures]:
-    """Give the figures of each bucket that has any; most are one row's, and need no histogram."""
-    read = minute_figures if bucket is Bucket.MINUTE else row_figures
-    times = to_datetime(span.begin), to_datetime(span.end)
-    known: dict[int, Figures] = {}
-    apart = set(open_starts := rolled_up.open_starts(bucket, span))
-    for started_at, *counted in await connection.fetch(FIGURES[bucket], user_id, *times):
-        start = microseconds(started_at)
-        if start in known:
-            # Events of a day that was dropped came late: their histograms are to be added up.
-            apart.add(start)
-        known[start] = read(counted)
-    tallies = await BotTallies(connection, user_id, rolled_up).read_each(bucket, sorted(apart), open_starts)
-    counted_apart = {start: figures(tallies[start]) for start in apart if start in tallies}
-    return {start: each for start, each in known.items() if start not in apart} | counted_apart
-
-
-def _history_item(start: int, known: Figures | None, coverage: Coverage) -> HistoryItem:
-    return HistoryItem(to_datetime(start), coverage, *(known or _NO_CALLS))

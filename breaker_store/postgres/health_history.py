@@ -17,7 +17,7 @@ from breaker_store.core.buckets import Bucket, Span
 from breaker_store.core.health import Tally
 from breaker_store.core.histogram import COUNT_MASK, quantiles_us
 from breaker_store.errors import StoreError
-from breaker_store.postgres.codec import microseconds
+from breaker_store.postgres.codec import microseconds, to_datetime
 
 LARGEST_HISTORY: Final = 1_500
 """How many buckets an answer has at most: a day of minutes, two months of hours, four years of days."""
@@ -143,12 +143,46 @@ class HistoryItem:
 _decode: Final = json.JSONDecoder().raw_decode
 
 ROW_FIGURES: Final = "successes, failures, refusals, duration_us, timed_calls, p50_us, p95_us, p99_us, error_types::text AS error_types"
-"""The columns of an hour, a day or a fleet's roll-up that tell its figures, without the histogram."""
+"""The columns of a fleet's roll-up that tell its figures, without the histogram."""
 
-MINUTE_FIGURES: Final = (
-    "successes, failures, refusals, duration_us, durations, error_types::text AS error_types"
-)
-"""Those of a user's minute, whose quantiles are not stored."""
+FIGURES_AS_JSON: Final = """
+CROSS JOIN LATERAL (
+    SELECT
+        successes + failures + refusals AS total_requests,
+        successes AS successful_requests,
+        failures AS failed_requests,
+        refusals AS refused_requests,
+        failures::float8 / nullif(successes + failures, 0) AS error_rate,
+        duration_us::float8 / nullif(timed_calls, 0) / 1000 AS mean_ms,
+        p50_us / 1000 AS p50_ms,
+        p95_us / 1000 AS p95_ms,
+        p99_us / 1000 AS p99_ms,
+        coalesce(error_types, '{}') AS error_types
+) AS figures
+"""
+"""Joins the figures to the roll-ups of hours, of days or of a fleet, in the order of a `HistoryItem`."""
+
+_NAMES: Final = tuple(HistoryItem.__dataclass_fields__)[2:]
+_compact: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def write_figures(told: Figures) -> str:
+    """Write figures as JSON, as `FIGURES_AS_JSON` gives them."""
+    return _compact(dict(zip(_NAMES, told, strict=True)))
+
+
+def write_item(start: int, coverage: Coverage, told: str) -> str:
+    """Write a `HistoryItem` as JSON, of figures that are written already."""
+    # Buckets begin with a second.
+    return f'{{"started_at":"{to_datetime(start).isoformat()[:19]}Z","coverage":"{coverage}",{told[1:]}'
+
+
+def read_item(text: str) -> HistoryItem:
+    """Read what `write_item` gave."""
+    fields = json.loads(text)
+    return HistoryItem(
+        datetime.fromisoformat(fields.pop("started_at")), Coverage(fields.pop("coverage")), **fields
+    )
 
 
 def figures(tally: Tally | None) -> Figures:
@@ -166,7 +200,7 @@ def row_figures(row: Sequence[Any]) -> Figures:
 
 
 def minute_figures(row: Sequence[Any]) -> Figures:
-    """Give the same from `MINUTE_FIGURES`, in their order."""
+    """Give the same from a minute's successes, failures, refusals, duration, packed histogram and types of errors."""
     *counted, error_types = row
     return _histogram_figures(*counted, _read_error_types(error_types))
 
