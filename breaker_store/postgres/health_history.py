@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from breaker_store.core.buckets import Bucket, Span
@@ -173,8 +174,14 @@ def write_figures(told: Figures) -> str:
 
 def write_item(start: int, coverage: Coverage, told: str) -> str:
     """Write a `HistoryItem` as JSON, of figures that are written already."""
+    return f'{{"started_at":"{_write_start(start)}","coverage":"{coverage}",{told[1:]}'
+
+
+# Answers are mostly of the same times.
+@lru_cache(2 * LARGEST_HISTORY)
+def _write_start(start: int) -> str:
     # Buckets begin with a second.
-    return f'{{"started_at":"{to_datetime(start).isoformat()[:19]}Z","coverage":"{coverage}",{told[1:]}'
+    return f"{to_datetime(start).isoformat()[:19]}Z"
 
 
 def read_item(text: str) -> HistoryItem:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     Date,
     DateTime,
     Double,
@@ -624,6 +625,22 @@ unhealthy_bots = Table(
     # 1 degraded, 2 unhealthy, 3 suspended.
     Column("status", SmallInteger, nullable=False),
     Column("findings", ARRAY(Text), nullable=False),
+    # In the list, worst first. Whom an operator suspended is known to them: it comes last.
+    Column(
+        "place",
+        ARRAY(BigInteger),
+        Computed(
+            """ARRAY[
+                (CASE status WHEN 2 THEN 0 WHEN 1 THEN 1 ELSE 2 END)::bigint,
+                (- round(COALESCE(error_rate, 0::double precision) * 1000000::double precision))::bigint,
+                (- failure_run)::bigint,
+                user_id
+            ]""",
+            persisted=True,
+        ),
+        nullable=False,
+        unique=True,
+    ),
     comment="The bots that are not healthy, as of when the fleet was judged last",
 )
 

@@ -116,7 +116,13 @@ CREATE TABLE unhealthy_bots (
     average_ms double precision,
     failure_run integer NOT NULL,
     status smallint NOT NULL,
-    findings text[] NOT NULL
+    findings text[] NOT NULL,
+    place bigint[] NOT NULL GENERATED ALWAYS AS (ARRAY[
+        (CASE status WHEN 2 THEN 0 WHEN 1 THEN 1 ELSE 2 END)::bigint,
+        (- round(COALESCE(error_rate, 0::double precision) * 1000000::double precision))::bigint,
+        (- failure_run)::bigint,
+        user_id
+    ]) STORED UNIQUE
 )
 """
 
