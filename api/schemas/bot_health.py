@@ -74,19 +74,23 @@ class BotHealthAnswer(Answer):
     health: BotHealth
 
 
-class HealthHistoryAnswer(Answer):
-    user_id: int
-    bucket: Bucket
-    history: list[HistoryItem] = Field(
-        description=f"Every part of the time, oldest first, at most {LARGEST_HISTORY:,}."
-    )
+class _HistoryAnswer(Answer):
+    """An answer that ends with its history."""
 
     def write_with(self, items: Iterable[str]) -> str:
         """Write the answer as JSON, with a history of items that are written already in the place of the empty one."""
         return f"{self.model_dump_json().removesuffix(']}')}{','.join(items)}]}}"
 
 
-class FleetHistoryAnswer(Answer):
+class HealthHistoryAnswer(_HistoryAnswer):
+    user_id: int
+    bucket: Bucket
+    history: list[HistoryItem] = Field(
+        description=f"Every part of the time, oldest first, at most {LARGEST_HISTORY:,}."
+    )
+
+
+class FleetHistoryAnswer(_HistoryAnswer):
     bucket: Bucket
     history: list[FleetHistoryItem] = Field(
         description=f"Every part of the time, oldest first, at most {LARGEST_HISTORY:,}."

@@ -177,9 +177,9 @@ def _describe(user_id: int, state: BreakerState, now: int, tally: Tally, latest:
         last_error_type=latest.error_type,
         is_rate_limited=latest.is_rate_limited,
         error_types=error_types or {},
-        suspended_at=suspension and to_datetime(suspension.at),
-        suspended_by=suspension and suspension.actor,
-        suspension_reason=suspension and suspension.reason,
+        suspended_at=None if suspension is None else to_datetime(suspension.at),
+        suspended_by=None if suspension is None else suspension.actor,
+        suspension_reason=None if suspension is None else suspension.reason,
     )
 
 

@@ -7,7 +7,8 @@ outcomes of a day that had been dropped came late.
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,7 +25,7 @@ from breaker_store.postgres.health_history import (
     HistoryItem,
     HistoryRange,
     figures,
-    minute_figures,
+    make_figures,
     read_item,
     write_figures,
     write_item,
@@ -63,7 +64,7 @@ async def bot_history(
         HistoryRangeError: there are too many buckets.
 
     """
-    return [read_item(text) for text in await bot_history_texts(connection, user_id, wanted)]
+    return [read_item(HistoryItem, text) for text in await bot_history_texts(connection, user_id, wanted)]
 
 
 async def bot_history_texts(
@@ -101,8 +102,13 @@ async def _read_figures(
         start = microseconds(started_at)
         if start in known:
             apart.add(start)
-        known[start] = write_figures(minute_figures(told)) if bucket is Bucket.MINUTE else told[0]
+        known[start] = _write_minute(*told) if bucket is Bucket.MINUTE else told[0]
     tallies = await BotTallies(connection, user_id, rolled_up).read_each(bucket, sorted(apart), open_starts)
     for start in apart:
         known[start] = write_figures(figures(tallies.get(start, Tally())))
     return known
+
+
+def _write_minute(*told: Any) -> str:
+    *counted, error_types = told
+    return write_figures(make_figures(*counted, json.loads(error_types or "{}")))

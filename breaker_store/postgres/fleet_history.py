@@ -18,21 +18,22 @@ from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.explaining_sql import NOW
 from breaker_store.postgres.health_history import (
+    FIGURES_AS_JSON,
     NOTHING_KNOWN,
-    ROW_FIGURES,
     Coverage,
-    Figures,
     HistoryItem,
     HistoryRange,
     figures,
-    row_figures,
+    read_item,
+    write_figures,
+    write_item,
 )
 from breaker_store.postgres.reading import driver_connection_of
 from breaker_store.postgres.rolled_up import RolledUp, read_rolled_up
 from breaker_store.postgres.rollups import NUMBERS
 
 _FIGURES: Final = f"""
-SELECT started_at, bots, {ROW_FIGURES} FROM fleet_rollups
+SELECT started_at, bots, row_to_json(figures)::text FROM fleet_rollups {FIGURES_AS_JSON}
 WHERE bucket = $1 AND started_at >= $2 AND started_at < $3
 """
 
@@ -41,6 +42,10 @@ SELECT started_at, successes, failures, refusals, duration_us, durations, error_
 WHERE bucket = $1 AND started_at = ANY($2::timestamptz[])
 ORDER BY started_at, drops
 """
+
+
+_NOTHING_KNOWN: Final = write_figures(NOTHING_KNOWN)
+_NO_CALLS: Final = write_figures(figures(Tally()))
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ class FleetHistoryItem(HistoryItem):
 class _Counted(NamedTuple):
     """What was counted in a bucket."""
 
-    figures: Figures = figures(Tally())
+    figures: str = _NO_CALLS
     bots: int | None = 0
 
 
@@ -71,6 +76,11 @@ async def fleet_history(
         HistoryRangeError: there are too many buckets.
 
     """
+    return [read_item(FleetHistoryItem, text) for text in await fleet_history_texts(connection, wanted)]
+
+
+async def fleet_history_texts(connection: AsyncConnection | Connection, wanted: HistoryRange) -> list[str]:
+    """Tell the same, each item as a JSON text."""
     driver_connection = await driver_connection_of(connection)
     now = microseconds(await driver_connection.fetchval(NOW))
     span, bucket = wanted.span(now), wanted.bucket
@@ -79,7 +89,7 @@ async def fleet_history(
     days = {Bucket.DAY.begin(start) for start in counted}
     if bucket.begin(now) in span.starts(bucket):
         running = await _read_running(driver_connection, bucket, now)
-        counted |= {start: _Counted(figures(tally), None) for start, tally in running.items()}
+        counted |= {start: _Counted(write_figures(figures(tally)), None) for start, tally in running.items()}
     return [_item(bucket, start, counted, rolled_up, days) for start in span.starts(bucket)]
 
 
@@ -88,14 +98,16 @@ async def _read_counted(connection: Connection, bucket: Bucket, span: Span) -> d
     counted: dict[int, _Counted] = {}
     parted: list[int] = []
     times = to_datetime(span.begin), to_datetime(span.end)
-    for started_at, bots, *row in await connection.fetch(_FIGURES, NUMBERS[bucket], *times):
+    for started_at, bots, told in await connection.fetch(_FIGURES, NUMBERS[bucket], *times):
         start = microseconds(started_at)
         if start in counted:
             parted.append(start)
-        counted[start] = _Counted(row_figures(row), bots)
+        counted[start] = _Counted(told, bots)
     # Who had outcomes of both kinds, dropped ones and late ones, is not known.
     tallies = await _read_tallies(connection, bucket, parted)
-    return counted | {start: _Counted(figures(tally), None) for start, tally in tallies.items()}
+    return counted | {
+        start: _Counted(write_figures(figures(tally)), None) for start, tally in tallies.items()
+    }
 
 
 async def _read_tallies(connection: Connection, bucket: Bucket, starts: Sequence[int]) -> dict[int, Tally]:
@@ -120,7 +132,7 @@ async def _read_running(connection: Connection, bucket: Bucket, now: int) -> dic
 
 def _item(
     bucket: Bucket, start: int, counted: Mapping[int, _Counted], rolled_up: RolledUp, days: set[int]
-) -> FleetHistoryItem:
+) -> str:
     found = counted.get(start)
     is_kept = not rolled_up.drops_of(start) or Bucket.DAY.begin(start) in days
     if found is None and not is_kept:
@@ -130,5 +142,5 @@ def _item(
     else:
         is_running = rolled_up.has_begun and start + bucket.length_us > rolled_up.now
         coverage = Coverage.RUNNING if is_running else Coverage.PENDING
-    told, bots = (NOTHING_KNOWN, None) if found is None else found
-    return FleetHistoryItem(to_datetime(start), coverage, *told, bots)
+    told, bots = (_NOTHING_KNOWN, None) if found is None else found
+    return f'{write_item(start, coverage, told)[:-1]},"bots":{"null" if bots is None else bots}}}'

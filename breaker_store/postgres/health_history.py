@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from breaker_store.core.buckets import Bucket, Span
 from breaker_store.core.health import Tally
@@ -140,11 +140,7 @@ class HistoryItem:
     error_types: dict[str, int] | None
 
 
-# Postgres writes no spaces around it, and `json.loads` takes twice as long to look for them.
-_decode: Final = json.JSONDecoder().raw_decode
-
-ROW_FIGURES: Final = "successes, failures, refusals, duration_us, timed_calls, p50_us, p95_us, p99_us, error_types::text AS error_types"
-"""The columns of a fleet's roll-up that tell its figures, without the histogram."""
+Item = TypeVar("Item", bound=HistoryItem)
 
 FIGURES_AS_JSON: Final = """
 CROSS JOIN LATERAL (
@@ -184,12 +180,11 @@ def _write_start(start: int) -> str:
     return f"{to_datetime(start).isoformat()[:19]}Z"
 
 
-def read_item(text: str) -> HistoryItem:
-    """Read what `write_item` gave."""
+def read_item(kind: type[Item], text: str) -> Item:
+    """Read what was written as JSON."""
     fields = json.loads(text)
-    return HistoryItem(
-        datetime.fromisoformat(fields.pop("started_at")), Coverage(fields.pop("coverage")), **fields
-    )
+    started_at, coverage = fields.pop("started_at"), fields.pop("coverage")
+    return kind(datetime.fromisoformat(started_at), Coverage(coverage), **fields)
 
 
 def figures(tally: Tally | None) -> Figures:
@@ -197,26 +192,10 @@ def figures(tally: Tally | None) -> Figures:
     if tally is None:
         return NOTHING_KNOWN
     sums = tally.successes, tally.failures, tally.refusals, tally.duration_us
-    return _histogram_figures(*sums, tally.durations.packed(), dict(tally.error_types))
+    return make_figures(*sums, tally.durations.packed(), dict(tally.error_types))
 
 
-def row_figures(row: Sequence[Any]) -> Figures:
-    """Give the same from `ROW_FIGURES`, in their order."""
-    *counted, error_types = row
-    return _make_figures(*counted, _read_error_types(error_types))
-
-
-def minute_figures(row: Sequence[Any]) -> Figures:
-    """Give the same from a minute's successes, failures, refusals, duration, packed histogram and types of errors."""
-    *counted, error_types = row
-    return _histogram_figures(*counted, _read_error_types(error_types))
-
-
-def _read_error_types(document: str | None) -> dict[str, int]:
-    return {} if document is None else _decode(document)[0]
-
-
-def _histogram_figures(  # noqa: PLR0913, PLR0917 - each is another fact
+def make_figures(  # noqa: PLR0913, PLR0917 - each is another fact
     successes: int,
     failures: int,
     refusals: int,
@@ -224,32 +203,19 @@ def _histogram_figures(  # noqa: PLR0913, PLR0917 - each is another fact
     durations: Sequence[int],
     error_types: dict[str, int],
 ) -> Figures:
-    timed_calls = sum(durations) & COUNT_MASK
-    quantiles = quantiles_us(durations, QUANTILES)
-    return _make_figures(successes, failures, refusals, duration_us, timed_calls, *quantiles, error_types)
-
-
-def _make_figures(  # noqa: PLR0913, PLR0917 - each is another fact
-    successes: int,
-    failures: int,
-    refusals: int,
-    duration_us: int,
-    timed_calls: int,
-    p50_us: float | None,
-    p95_us: float | None,
-    p99_us: float | None,
-    error_types: dict[str, int],
-) -> Figures:
+    """Give the same from what a roll-up has; `durations` is the packed histogram."""
     calls = successes + failures
+    p50, p95, p99 = quantiles_us(durations, QUANTILES)
+    timed = sum(durations) & COUNT_MASK
     return (
         calls + refusals,
         successes,
         failures,
         refusals,
         failures / calls if calls else None,
-        duration_us / timed_calls / 1_000 if timed_calls else None,
-        None if p50_us is None else p50_us / 1_000,
-        None if p95_us is None else p95_us / 1_000,
-        None if p99_us is None else p99_us / 1_000,
+        duration_us / timed / 1_000 if timed else None,
+        None if p50 is None else p50 / 1_000,
+        None if p95 is None else p95 / 1_000,
+        None if p99 is None else p99 / 1_000,
         error_types,
     )
