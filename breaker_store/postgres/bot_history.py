@@ -111,4 +111,4 @@ async def _read_figures(
 
 def _write_minute(*told: Any) -> str:
     *counted, error_types = told
-    return write_figures(make_figures(*counted, json.loads(error_types or "{}")))
+    return write_figures(make_figures(*counted, error_types=json.loads(error_types or "{}")))
