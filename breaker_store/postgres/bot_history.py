@@ -110,5 +110,5 @@ async def _read_figures(
 
 
 def _write_minute(*told: Any) -> str:
-    *counted, error_types = told
-    return write_figures(make_figures(*counted, error_types=json.loads(error_types or "{}")))
+    sums, error_types = told[:-1], told[-1]
+    return write_figures(make_figures(*sums, json.loads(error_types or "{}")))
