@@ -40,7 +40,7 @@ from breaker_store.postgres.codec import (
 from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
 from breaker_store.postgres.copied_rows import split_rows
 from breaker_store.postgres.loading import read_breaker
-from breaker_store.postgres.outcome_days import Day, Partitions, list_days, partitions_of
+from breaker_store.postgres.outcome_days import Day, DroppedDays, dropped_days_of, list_days
 from breaker_store.postgres.reseals import Reseals, erasure_digest, read_reseals
 from breaker_store.postgres.sealed_batches import StoredBatch, read_batches
 from breaker_store.postgres.snapshots import snapshot
@@ -112,7 +112,7 @@ class _Found:
     user_id: int
     pseudonym: int
     reseals: Reseals
-    partitions: Partitions
+    dropped: DroppedDays
     ids: list[EventId] = field(default_factory=list)
     sealed: list[_Sealed] = field(default_factory=list)
 
@@ -120,7 +120,7 @@ class _Found:
         if not self._has_events(stored):
             return
         batch = as_sealed(stored, self.reseals.of(stored.writer_id, stored.batch_no))
-        if stored.seal is not None and batch is None and not is_dropped(stored, self.partitions):
+        if stored.seal is not None and batch is None and not is_dropped(stored, self.dropped):
             raise BrokenRecordError(
                 f"{explain(stored)}: run verify, and find out why, before anybody is erased"
             )
@@ -211,7 +211,7 @@ async def _find(database_url: str, user_id: int, on_progress: Callable[[int, int
         # Far from what platforms hand out: their ids are small, and those of groups not so far below zero.
         pseudonym = -(2**62) - 1 - secrets.randbelow(2**62)
         every = await list_days(connection)
-        found = _Found(user_id, pseudonym, await read_reseals(connection), partitions_of(every))
+        found = _Found(user_id, pseudonym, await read_reseals(connection), dropped_days_of(every))
         if first is None:
             return found
         margin = timedelta(days=1)

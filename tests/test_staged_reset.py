@@ -87,14 +87,14 @@ class _Noting(PostgresEventLog):
         self.at: list[int] = []
         self.done: list[int] = []
         self.dies_after: int | None = None
+        self.slow_seconds: dict[int, float] = {}
+        self.confusing: int | None = None
         self.before_reading: list[Callable[[], Awaitable[None]]] = []
 
     async def keep_time(self):
         await super().keep_time()
         if self.before_reading:
             await self.before_reading.pop(0)()
-        self.slow_seconds: dict[int, float] = {}
-        self.confusing: int | None = None
 
     async def read_breaker(self, user_id, default):
         if user_id == self.confusing:

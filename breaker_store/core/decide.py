@@ -395,7 +395,8 @@ def _open_by_hand(state: BreakerState, command: ForceOpen | Suspend) -> Transiti
     )
     if isinstance(command, ForceOpen):
         return replace(opened, retry_at=command.until)
-    suspension = Suspension(command.actor, command.reason, command.at)
+    since = command.at if state.suspension is None else state.suspension.at
+    suspension = Suspension(command.actor, command.reason, since)
     return replace(opened, kind=Kind.SUSPENDED, retry_at=None, suspension=suspension)
 
 

@@ -187,7 +187,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
-    """By whom, why and since when a bot is suspended."""
+    """By whom and why a bot is suspended, as was said last, and since when it has been."""
 
     actor: str | None
     reason: str | None

@@ -36,7 +36,9 @@ _UNPROTECTED: Final = """
 SELECT protected.oid::regclass::text AS table_name
 FROM (
     SELECT relid::oid AS oid FROM pg_partition_tree('breaker_events')
-    UNION SELECT unnest(ARRAY['writer_batches', 'log_gaps', 'resealed_batches', 'unsealed_batches', 'dropped_partitions']::regclass[])
+    UNION SELECT unnest(ARRAY[
+        'writer_batches', 'log_gaps', 'resealed_batches', 'unsealed_batches', 'dropped_partitions', 'dropped_rollups'
+    ]::regclass[])
 ) AS protected
 CROSS JOIN (VALUES ('append_only'), ('append_only_truncate')) AS wanted (name)
 WHERE NOT EXISTS (

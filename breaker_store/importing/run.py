@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
 from typing import Final
 from uuid import UUID
 
@@ -38,11 +39,12 @@ from breaker_store.postgres import imports
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.loading import read_breaker
+from breaker_store.postgres.partitions import DAY_US
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.cutting import outcome_row
 
 BATCH_SIZE: Final = 1_000
-"""How many lines are stored in one transaction."""
+"""How many lines are stored in one transaction at most."""
 
 NO_ADMISSION: Final = Permit(-1, 0)
 """What a line comes with that is too late to have been let through: no breaker gives it."""
@@ -113,13 +115,19 @@ async def import_outcomes(
         async with _open_log(database_url) as log:
             writer = _ImportWriter(start, log, report)
             done = report.stored_before
-            for some in imports.divide(lines, batch_size):
+            for some in _divide(lines, batch_size):
                 await writer.store(some)
                 done += len(some)
                 on_progress(done, report.lines)
         users = {outcome.user_id for outcome in outcomes}
         report.states = await imports.count_states(connection, users)
     return report
+
+
+def _divide(lines: Sequence[ImportedOutcome], size: int) -> Iterator[list[ImportedOutcome]]:
+    """Cut lines that are in order into lists of one day each: a batch keeps every day between its first and last event."""
+    for _, of_a_day in groupby(lines, key=lambda line: line.at_us // DAY_US):
+        yield from imports.divide(of_a_day, size)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.copied_rows import CopiedRow, sorted_rows, split_rows
 from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.ledger_checks import check_ledger
-from breaker_store.postgres.outcome_days import Day, Partitions, check_partitions, list_days, partitions_of
+from breaker_store.postgres.outcome_days import Day, DroppedDays, check_partitions, dropped_days_of, list_days
 from breaker_store.postgres.reseals import Reseal, Reseals, check_reseals, read_reseals
 from breaker_store.postgres.sealed_batches import StoredBatch, read_batches
 
@@ -57,7 +57,7 @@ async def check_batches(
     await check_reseals(connection, findings, reseals)
     total = await connection.fetchval(_EVENTS)
     days = await list_days(connection)
-    check = BatchCheck(findings, reseals, partitions_of(days), lambda done: on_progress(done, total))
+    check = BatchCheck(findings, reseals, dropped_days_of(days), lambda done: on_progress(done, total))
     await read_batches(connection, days, check.take, check.take_left_over)
     return check.report
 
@@ -71,11 +71,11 @@ class BatchCheck:
     """
 
     def __init__(
-        self, findings: Findings, reseals: Reseals, partitions: Partitions, on_done: Callable[[int], None]
+        self, findings: Findings, reseals: Reseals, dropped: DroppedDays, on_done: Callable[[int], None]
     ) -> None:
         self._findings = findings
         self._reseals = reseals
-        self._partitions = partitions
+        self._dropped = dropped
         self._on_done = on_done
         self.report = BatchReport()
 
@@ -94,7 +94,7 @@ class BatchCheck:
             )
         elif as_sealed(batch, reseals) is not None:
             return
-        elif is_dropped(batch, self._partitions):
+        elif is_dropped(batch, self._dropped):
             report.dropped_batches += 1
         else:
             self._findings.add(explain(batch))
@@ -143,9 +143,9 @@ def _digest_of(batch: StoredBatch, contents: bytes) -> bytes:
     return batch_digest(batch.head, batch.previous_digest, batch.seal or b"", contents)
 
 
-def is_dropped(batch: StoredBatch, partitions: Partitions) -> bool:
+def is_dropped(batch: StoredBatch, dropped: DroppedDays) -> bool:
     """Tell whether outcomes of a batch may be gone with days that were dropped."""
-    return batch.has_outcomes and partitions.lacks_some(batch.earliest_day, batch.latest_day)
+    return batch.has_outcomes and dropped.lacks_some(batch.earliest_day, batch.latest_day)
 
 
 def explain(batch: StoredBatch) -> str:

@@ -67,7 +67,7 @@ LEFT JOIN breaker_outcomes AS outcome
     ON outcome.writer_id = cause.writer_id AND outcome.writer_seq = cause.writer_seq AND outcome.kind = 2
 WHERE outcome.writer_id IS NULL
     AND cause.writer_seq > 0
-    AND (cause.at AT TIME ZONE 'UTC')::date = ANY ($1::date[])
+    AND (cause.at AT TIME ZONE 'UTC')::date <> ALL ($1::date[])
     AND (
         NOT EXISTS (SELECT FROM log_gaps WHERE log_gaps.writer_id = cause.writer_id AND failures + unknown > 0)
         OR EXISTS (

@@ -28,7 +28,7 @@ from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.gap_checks import gap_break
 from breaker_store.postgres.heads import Head, Moment, head_of_proof
 from breaker_store.postgres.ledger_checks import LedgerCheck
-from breaker_store.postgres.outcome_days import Partitions
+from breaker_store.postgres.outcome_days import DroppedDays
 from breaker_store.postgres.reseals import Reseals
 from breaker_store.postgres.sealed_batches import StoredBatch
 from breaker_store.postgres.verification import Verification
@@ -91,13 +91,13 @@ class _Check:
     def run(self, export: BinaryIO, proof: BinaryIO) -> Verification:
         count = self._load(export)
         lines = _read_proof(proof)
-        moment, partitions = _read_moment(lines["moment"])
+        moment, dropped = _read_moment(lines["moment"])
         batches, gaps = lines["batch"], lines["gap"]
         ledger = LedgerCheck(self._findings)
         for batch in batches:
             ledger.take(batch)
         self._check_gaps(batches, gaps)
-        report = self._check_batches(batches, self._read_reseals(lines["reseal"]), partitions)
+        report = self._check_batches(batches, self._read_reseals(lines["reseal"]), dropped)
         if count != self._matched:
             self._findings.add(f"the export has {count:,} events, and its batches {self._matched:,}")
         for line in lines["link"]:
@@ -105,7 +105,7 @@ class _Check:
         if self._expected is not None:
             self._compare(self._expected, batches, gaps)
         head = head_of_proof(self._chain.position, self._chain.link, moment, batches, gaps)
-        found, kept_from = self._findings, partitions.horizon
+        found, kept_from = self._findings, dropped.kept_from
         return Verification(
             report, self._chain.position, len(self._users), kept_from, head, found.count, tuple(found.texts)
         )
@@ -158,8 +158,8 @@ class _Check:
             if text := gap_break(writer_id, batch_no, counts.get(batch), numbers[batch]):
                 self._findings.add(text)
 
-    def _check_batches(self, batches: Lines, reseals: Reseals, partitions: Partitions) -> BatchReport:
-        check = BatchCheck(self._findings, reseals, partitions, lambda _done: None)
+    def _check_batches(self, batches: Lines, reseals: Reseals, dropped: DroppedDays) -> BatchReport:
+        check = BatchCheck(self._findings, reseals, dropped, lambda _done: None)
         for number, line in enumerate(batches, start=1):
             check.take(self._batch_of(line))
             self._on_progress("batches", number, len(batches))
@@ -228,12 +228,12 @@ def _read_proof(proof: BinaryIO) -> dict[str, Lines]:
     return lines
 
 
-def _read_moment(lines: Lines) -> tuple[Moment, Partitions]:
+def _read_moment(lines: Lines) -> tuple[Moment, DroppedDays]:
     if len(lines) != 1:
         raise UnreadableExportError("the proof does not say of which moment it is")
     (line,) = lines
     moment = Moment(line["xid"], line["restored_xid"], line["at_us"])
-    return moment, Partitions(frozenset(map(date.fromisoformat, line["days"])))
+    return moment, DroppedDays(frozenset(map(date.fromisoformat, line["dropped_days"])))
 
 
 def _tells(countable: bytes, private: bytes | None, event_id: EventId, document: dict[str, Any]) -> bool:

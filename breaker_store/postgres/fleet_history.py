@@ -86,11 +86,10 @@ async def fleet_history_texts(connection: AsyncConnection | Connection, wanted: 
     span, bucket = wanted.span(now), wanted.bucket
     rolled_up = await read_rolled_up(driver_connection, now, span)
     counted = await _read_counted(driver_connection, bucket, span)
-    days = {Bucket.DAY.begin(start) for start in counted}
     if bucket.begin(now) in span.starts(bucket):
         running = await _read_running(driver_connection, bucket, now)
         counted |= {start: _Counted(write_figures(figures(tally)), None) for start, tally in running.items()}
-    return [_item(bucket, start, counted, rolled_up, days) for start in span.starts(bucket)]
+    return [_item(bucket, start, counted, rolled_up) for start in span.starts(bucket)]
 
 
 async def _read_counted(connection: Connection, bucket: Bucket, span: Span) -> dict[int, _Counted]:
@@ -130,13 +129,11 @@ async def _read_running(connection: Connection, bucket: Bucket, now: int) -> dic
     return {start: sum(parts.values(), start=Tally())}
 
 
-def _item(
-    bucket: Bucket, start: int, counted: Mapping[int, _Counted], rolled_up: RolledUp, days: set[int]
-) -> str:
+def _item(bucket: Bucket, start: int, counted: Mapping[int, _Counted], rolled_up: RolledUp) -> str:
     found = counted.get(start)
-    is_kept = not rolled_up.drops_of(start) or Bucket.DAY.begin(start) in days
-    if found is None and not is_kept:
-        coverage = Coverage.NOT_KEPT
+    if rolled_up.was_dropped(bucket, start) and (found is None or rolled_up.drops_of(start)):
+        # A row that came since is of late outcomes alone, unless the others are there to be counted with them.
+        coverage, found = Coverage.NOT_KEPT, None
     elif rolled_up.is_counted(bucket, start):
         coverage, found = Coverage.COMPLETE, found or _Counted()
     else:

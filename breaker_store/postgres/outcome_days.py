@@ -7,7 +7,7 @@ goes from day to day; so that there is another one is a finding by itself.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
 
@@ -57,42 +57,34 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
-class Partitions:
-    """Which days have a partition that was never dropped: of one that was, the log itself says that outcomes are gone.
-
-    Retention drops days from the oldest on, and an import may bring one back that is older than all: so what was
-    dropped lies before the newest days that follow one another without a gap, which begin with `horizon`.
-    """
+class DroppedDays:
+    """The days whose outcomes retention dropped, as the log itself says: no other day may lack any."""
 
     days: frozenset[date]
-    horizon: date | None = field(init=False)
 
-    def __post_init__(self) -> None:
-        day = max(self.days, default=None)
-        while day is not None and day - DAY_LENGTH in self.days:
-            day -= DAY_LENGTH
-        object.__setattr__(self, "horizon", day)
+    @property
+    def kept_from(self) -> date | None:
+        """The day after the newest of them; None if none was dropped."""
+        return max(self.days) + DAY_LENGTH if self.days else None
 
     def lacks(self, day: date) -> bool:
-        """Tell whether a day's outcomes were dropped."""
-        return self.lacks_some(day, day)
+        return day in self.days
 
     def lacks_some(self, first: date, last: date) -> bool:
-        """Tell whether outcomes were dropped of a day from one to another, both included."""
-        end = last if self.horizon is None else min(last, self.horizon - DAY_LENGTH)
-        return (end - first).days + 1 > sum(first <= day <= end for day in self.days)
+        """Tell whether a day from one to another was dropped, both included."""
+        return any(first <= day <= last for day in self.days)
 
 
 async def list_days(connection: Connection) -> list[Day]:
-    """List the days that have a partition, or batches, in their order."""
+    """List the days that have a partition, or batches, or were dropped, in their order."""
     made = {row["day"] for row in await connection.fetch(_DAYS) if row["day"] is not None}
     named = {EPOCH.date() + row["day"] * DAY_LENGTH for row in await connection.fetch(_LEDGER_DAYS)}
     dropped = {row["day"] for row in await connection.fetch(_DROPPED_DAYS)}
-    return [Day(date, date in made, date in dropped) for date in sorted(named | made)]
+    return [Day(date, date in made, date in dropped) for date in sorted(named | made | dropped)]
 
 
-def partitions_of(days: Iterable[Day]) -> Partitions:
-    return Partitions(frozenset(day.date for day in days if day.has_partition and not day.was_dropped))
+def dropped_days_of(days: Iterable[Day]) -> DroppedDays:
+    return DroppedDays(frozenset(day.date for day in days if day.was_dropped))
 
 
 async def check_partitions(connection: Connection, findings: Findings) -> None:

@@ -53,6 +53,7 @@ TABLES: Final[dict[str, Grants]] = {
     "day_rollups": _OPERATIONAL,
     # Written by the function that drops them.
     "dropped_partitions": Grants(_READ, _READ),
+    "dropped_rollups": Grants(_READ, _READ),
     "fleet_health": Grants(("SELECT", "UPDATE"), _READ),
     "fleet_rollups": _OPERATIONAL,
     "hour_rollups": _OPERATIONAL,
@@ -71,7 +72,17 @@ TABLES: Final[dict[str, Grants]] = {
     "unsealed_batches": _APPENDED,
     "unhealthy_bots": _OPERATIONAL,
     "webhooks": _OPERATIONAL,
-    "writer_batches": _APPENDED,
+    # When and by which transaction a batch was stored is the server's to say: the age of what is kept counts from it.
+    "writer_batches": Grants(
+        (
+            "SELECT",
+            (
+                "INSERT (writer_id, batch_no, first_seq, last_seq, event_count, format, source, digest, previous_digest, "
+                "earliest, latest, seal)"
+            ),
+        ),
+        _READ,
+    ),
 }
 
 FUNCTIONS: Final[dict[str, Grants]] = {

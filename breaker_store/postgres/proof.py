@@ -1,6 +1,6 @@
 """What an export needs to be verified without the database: the ledger, the chain, and what erasures did.
 
-One JSON object a line: first `moment`, which batches were complete and which days have a partition; `batch` lines in
+One JSON object a line: first `moment`, which batches were complete and which days retention had dropped; `batch` lines in
 the order of writer and number, `gap` lines, `reseal` lines, `link` lines in the order of positions. Bytes are written in
 hexadecimal. A link has what its digests are made of: the stored bytes of a transition.
 """
@@ -14,7 +14,7 @@ from typing import Final
 from breaker_store.postgres.chain_checks import LINK_COLUMNS
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.heads import BATCHES, GAPS, read_moment
-from breaker_store.postgres.outcome_days import list_days, partitions_of
+from breaker_store.postgres.outcome_days import dropped_days_of, list_days
 
 _LINE: Final = "SELECT row_to_json(line) FROM ({}) AS line"
 
@@ -42,8 +42,8 @@ _AS_LINES: Final = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
 async def write_proof(connection: Connection, write: Callable[[bytes], None]) -> None:
     """Write the proof of what the caller's snapshot holds."""
     moment = await read_moment(connection)
-    days = sorted(partitions_of(await list_days(connection)).days)
-    first = {"proof": "moment", **moment._asdict(), "days": [day.isoformat() for day in days]}
+    days = sorted(dropped_days_of(await list_days(connection)).days)
+    first = {"proof": "moment", **moment._asdict(), "dropped_days": [day.isoformat() for day in days]}
     write(f"{json.dumps(first)}\n".encode())
 
     async def take(data: bytes) -> None:

@@ -54,7 +54,7 @@ _UNCOUNTED: Final = "SELECT uncounted_of($1)"
 _OWING: Final = "SELECT breakers_owing($1) ORDER BY 1"
 
 _DROP_OUTCOMES: Final = "SELECT drop_outcomes($1, $2)"
-_DROP_ROLLUPS: Final = "SELECT drop_rollups($1, $2)"
+_DROP_ROLLUPS: Final = "SELECT drop_rollups($1, $2, $3)"
 
 Pause = Callable[[float], Awaitable[None]]
 
@@ -189,5 +189,5 @@ async def _drop(connection: Connection, span: Span, actor: str | None) -> str | 
     if span.kind is Kept.OUTCOMES:
         why = await connection.fetchval(_DROP_OUTCOMES, span.first_day, actor)
     else:
-        why = await connection.fetchval(_DROP_ROLLUPS, span.kind.value, span.first_day)
+        why = await connection.fetchval(_DROP_ROLLUPS, span.kind.value, span.first_day, actor)
     return why

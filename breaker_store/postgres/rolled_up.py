@@ -48,6 +48,9 @@ UNION ALL
 SELECT 'drop', max(drops), day::timestamp AT TIME ZONE 'UTC', NULL
 FROM dropped_partitions WHERE day BETWEEN $3 AND $4 GROUP BY day
 UNION ALL
+SELECT kind, last_day - first_day + 1, first_day::timestamp AT TIME ZONE 'UTC', NULL
+FROM dropped_rollups WHERE first_day <= $4 AND last_day >= $3
+UNION ALL
 SELECT parent.relname, NULL, NULL, substring(child.relname FROM '[0-9]+$')
 FROM pg_inherits
 JOIN pg_class AS parent ON parent.oid = inhparent
@@ -55,6 +58,7 @@ JOIN pg_class AS child ON child.oid = inhrelid
 WHERE inhparent IN ('minute_rollups'::regclass, 'hour_rollups'::regclass) AND NOT inhdetachpending
 """
 
+_DROPPED: Final = {"minutes": Bucket.MINUTE, "hours": Bucket.HOUR, "days": Bucket.DAY}
 _NAMES: Final = {Bucket.MINUTE: "%Y%m%d", Bucket.HOUR: "%Y%m"}
 
 
@@ -69,6 +73,7 @@ class RolledUp:
         marks: the buckets that they have still to count.
         drops: how often the outcomes of a UTC day were dropped, by where the day begins.
         partitions: of which days there are minutes, and of which months hours.
+        dropped: of which days roll-ups were dropped: what is there of them since is only what came late.
 
     """
 
@@ -78,6 +83,7 @@ class RolledUp:
     marks: frozenset[tuple[Bucket, int]]
     drops: Mapping[int, int]
     partitions: frozenset[tuple[str, str]]
+    dropped: tuple[tuple[Bucket, Span], ...] = ()
 
     def is_counted(self, bucket: Bucket, start: int) -> bool:
         """Tell whether the roll-ups have counted all of a bucket."""
@@ -107,17 +113,24 @@ class RolledUp:
 
     def _days_without_rows(self, bucket: Bucket, span: Span) -> Iterator[Span]:
         for day in Span(Bucket.DAY.begin(span.begin), span.end).starts(Bucket.DAY):
-            if not self._has_partition(bucket, day):
+            if not self.has_rows(bucket, day):
                 yield Span(day, day + Bucket.DAY.length_us)
 
     def is_kept(self, bucket: Bucket, start: int) -> bool:
         """Tell whether anything is left that tells of a bucket, or would if something had happened."""
-        return not self.drops or not self.drops_of(start) or self._has_partition(bucket, start)
+        return not self.drops_of(start) or self.has_rows(bucket, start)
 
     def drops_of(self, start: int) -> int:
         return self.drops.get(Bucket.DAY.begin(start), 0)
 
-    def _has_partition(self, bucket: Bucket, start: int) -> bool:
+    def was_dropped(self, bucket: Bucket, start: int) -> bool:
+        """Tell whether the roll-ups of a bucket's day were dropped."""
+        return any(bucket is dropped and span.begin <= start < span.end for dropped, span in self.dropped)
+
+    def has_rows(self, bucket: Bucket, start: int) -> bool:
+        """Tell whether the rows of a bucket's day are there, all of them."""
+        if self.was_dropped(bucket, start):
+            return False
         if bucket not in _NAMES:
             return True
         return (TABLES[bucket], f"{to_datetime(start):{_NAMES[bucket]}}") in self.partitions
@@ -138,6 +151,7 @@ async def read_rolled_up(connection: Connection, now: int, span: Span) -> Rolled
         unread=tuple(map(_read_span, unread)),
         marks=frozenset((_BUCKETS[number], microseconds(at)) for number, at in marks),
         drops={microseconds(row["at"]): row["number"] for row in notes if row["of"] == "drop"},
+        dropped=tuple(_read_dropped(row) for row in notes if row["of"] in _DROPPED),
         partitions=frozenset((row["of"], row["name"]) for row in notes if row["name"] is not None),
     )
 
@@ -145,3 +159,8 @@ async def read_rolled_up(connection: Connection, now: int, span: Span) -> Rolled
 def _read_span(row: asyncpg.Record) -> Span:
     # The latest event is within it.
     return Span(microseconds(row["begin"]), microseconds(row["end"]) + 1)
+
+
+def _read_dropped(row: asyncpg.Record) -> tuple[Bucket, Span]:
+    begin = microseconds(row["at"])
+    return _DROPPED[row["of"]], Span(begin, begin + row["number"] * Bucket.DAY.length_us)

@@ -20,7 +20,7 @@ from breaker_store.postgres.codec import to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.loading import read_some
-from breaker_store.postgres.outcome_days import Partitions
+from breaker_store.postgres.outcome_days import DroppedDays
 from breaker_store.postgres.stored_events import read_outcome, read_transition
 
 _BREAKERS_AT_ONCE: Final = 500
@@ -130,23 +130,23 @@ class Contradiction(NamedTuple):
 async def check_states(
     connection: Connection,
     findings: Findings,
-    partitions: Partitions,
+    dropped: DroppedDays,
     on_progress: Callable[[int, int | None], None],
 ) -> None:
     """Compare every breaker's row with its events, within the caller's snapshot."""
     for user_id, count, version in await connection.fetch(_VERSIONS):
         findings.add(f"user {user_id} has {count} transitions, and the last one is number {version}")
     async for contradiction in find_contradictions(connection, Policy(), on_progress):
-        if not _is_excused(contradiction, partitions):
+        if not _is_excused(contradiction, dropped):
             findings.add(str(contradiction))
 
 
-def _is_excused(contradiction: Contradiction, partitions: Partitions) -> bool:
+def _is_excused(contradiction: Contradiction, dropped: DroppedDays) -> bool:
     """Tell whether nothing is wrong: a day was dropped, or whoever was erased goes on and has been well since."""
     stored, folded = contradiction.stored, contradiction.folded
     if stored is None:
         return folded == BreakerState(folded.policy)
-    if stored.last_failure is None or not partitions.lacks(to_datetime(stored.last_failure.at).date()):
+    if stored.last_failure is None or not dropped.lacks(to_datetime(stored.last_failure.at).date()):
         return False
     return replace(stored, last_failure=folded.last_failure) == folded
 

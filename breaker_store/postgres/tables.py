@@ -680,6 +680,21 @@ dropped_partitions = Table(
     comment="The days whose outcomes were dropped, and how often: an event that comes late may make a day anew. Append-only",
 )
 
+dropped_rollups = Table(
+    "dropped_rollups",
+    metadata,
+    Column("dropped_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    # Null: rows among others.
+    Column("bytes", BigInteger),
+    Column("first_day", Date),
+    Column("last_day", Date, nullable=False),
+    # minutes, hours, days.
+    Column("kind", Text),
+    Column("actor", Text),
+    PrimaryKeyConstraint("kind", "first_day", "dropped_at"),
+    comment="Of which days roll-ups were dropped: what is there of them since is only what came late. Append-only",
+)
+
 retention = Table(
     "retention",
     metadata,

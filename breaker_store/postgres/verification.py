@@ -21,7 +21,7 @@ from breaker_store.postgres.connecting import Connection, described
 from breaker_store.postgres.findings import Findings
 from breaker_store.postgres.gap_checks import check_gaps
 from breaker_store.postgres.heads import Head, read_head, read_moment
-from breaker_store.postgres.outcome_days import list_days, partitions_of
+from breaker_store.postgres.outcome_days import dropped_days_of, list_days
 from breaker_store.postgres.row_checks import check_rows
 from breaker_store.postgres.snapshots import snapshot
 from breaker_store.postgres.state_checks import check_states
@@ -36,7 +36,7 @@ class Verification:
 
     Attributes:
         transitions: of the chain, so without those that lost.
-        kept_from: the day from which on outcomes are kept; what lacks earlier ones is not wrong. None if none is kept.
+        kept_from: the day after the last one that retention dropped; None if it dropped none.
         head: to be kept elsewhere; of a record that is not whole, it names the record as it is.
         problems: how many were found; `findings` has the first ones.
 
@@ -77,17 +77,17 @@ async def verify(
                 connection, findings, lambda done, total: on_progress("events", done, total)
             )
         await check_gaps(connection, findings)
-        partitions = partitions_of(await list_days(connection))
+        dropped = dropped_days_of(await list_days(connection))
         async with looking("causes"):
-            await check_causes(connection, findings, partitions.days)
+            await check_causes(connection, findings, dropped.days)
         breakers = await check_rows(connection, findings)
         async with looking("breakers"):
             await check_states(
-                connection, findings, partitions, lambda done, total: on_progress("breakers", done, total)
+                connection, findings, dropped, lambda done, total: on_progress("breakers", done, total)
             )
         head = await read_head(connection, chain.position, chain.link, await read_moment(connection))
     return Verification(
-        batches, chain.position, breakers, partitions.horizon, head, findings.count, tuple(findings.texts)
+        batches, chain.position, breakers, dropped.kept_from, head, findings.count, tuple(findings.texts)
     )
 
 

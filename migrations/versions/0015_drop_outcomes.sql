@@ -23,6 +23,7 @@ DECLARE
     earlier_drops integer;
     owing bigint;
     size bigint;
+    outcomes bigint;
 BEGIN
     IF pg_catalog.current_setting('transaction_isolation'::text) <> 'read committed'::text THEN
         RAISE EXCEPTION 'days are dropped in a transaction that is READ COMMITTED'
@@ -52,12 +53,16 @@ BEGIN
 
     size := pg_catalog.pg_total_relation_size(leaf::regclass);
     SELECT pg_catalog.count(*) INTO earlier_drops FROM dropped_partitions WHERE day = the_day;
-    INSERT INTO dropped_partitions (day, drops, outcomes, bytes, actor)
-    SELECT
-        the_day, earlier_drops + 1, coalesce(pg_catalog.sum(successes + failures + refusals), 0::numeric)::bigint, size,
-        the_actor
-    FROM fleet_rollups
+    SELECT successes + failures + refusals INTO outcomes FROM fleet_rollups
     WHERE bucket = 2::smallint AND drops = earlier_drops AND started_at = the_day::timestamp AT TIME ZONE 'UTC';
+    IF outcomes IS NULL THEN
+        -- There were none, or what was counted of the day was dropped before.
+        EXECUTE pg_catalog.format(
+            'SELECT coalesce(pg_catalog.sum(coalesce(count, 1)), 0)::bigint FROM %I', leaf
+        ) INTO outcomes;
+    END IF;
+    INSERT INTO dropped_partitions (day, drops, outcomes, bytes, actor)
+    SELECT the_day, earlier_drops + 1, outcomes, size, the_actor;
     EXECUTE pg_catalog.format('DROP TABLE %I', leaf);
     RETURN NULL;
 END

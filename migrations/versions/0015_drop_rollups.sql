@@ -1,6 +1,6 @@
 -- Drops the minutes or days of a day, or the hours of the month that begins with it, if the policy lets go of them; says why
 -- not otherwise, and null if it did. The fleet's go with them. See drop_outcomes.
-CREATE FUNCTION drop_rollups(the_kind text, the_day date) RETURNS text
+CREATE FUNCTION drop_rollups(the_kind text, the_day date, the_actor text) RETURNS text
 LANGUAGE plpgsql
 SECURITY DEFINER
 AS $function$
@@ -28,6 +28,8 @@ BEGIN
 
     since := the_day::timestamp AT TIME ZONE 'UTC';
     until := (due.last_day + 1)::timestamp AT TIME ZONE 'UTC';
+    INSERT INTO dropped_rollups (kind, first_day, last_day, bytes, actor)
+    SELECT the_kind, the_day, due.last_day, pg_catalog.pg_total_relation_size(due.relation), the_actor;
     DELETE FROM fleet_rollups
     WHERE bucket = CASE the_kind WHEN 'minutes'::text THEN 0::smallint WHEN 'hours'::text THEN 1::smallint ELSE 2::smallint END
         AND started_at >= since AND started_at < until;

@@ -28,6 +28,21 @@ CREATE TABLE retention (
 """
 COMMENT = "What is kept for so many days. What has no row is kept for ever"
 
+DROPPED_ROLLUPS = """
+CREATE TABLE dropped_rollups (
+    dropped_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    bytes bigint,
+    first_day date,
+    last_day date NOT NULL,
+    kind text,
+    actor text,
+    PRIMARY KEY (kind, first_day, dropped_at)
+)
+"""
+DROPPED_ROLLUPS_COMMENT = (
+    "Of which days roll-ups were dropped: what is there of them since is only what came late. Append-only"
+)
+
 FIX_SEARCH_PATH = """
 DO $$
 BEGIN
@@ -50,6 +65,10 @@ def upgrade() -> None:
             op.execute(f"CREATE INDEX CONCURRENTLY {BY_TIME}")
     op.execute(RETENTION)
     op.execute(f"COMMENT ON TABLE retention IS '{COMMENT}'")
+    op.execute(DROPPED_ROLLUPS)
+    op.execute(f"COMMENT ON TABLE dropped_rollups IS '{DROPPED_ROLLUPS_COMMENT}'")
+    _protect("append_only", "BEFORE UPDATE OR DELETE", "FOR EACH ROW")
+    _protect("append_only_truncate", "BEFORE TRUNCATE", "FOR EACH STATEMENT")
     for name in FUNCTIONS:
         op.execute(Path(__file__).with_name(f"0015_{name}.sql").read_text(encoding="utf-8"))
     for name in ACTING:
@@ -58,8 +77,15 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Forget the policies: nothing is dropped any more."""
+    """Forget the policies, and which roll-ups were dropped: nothing is dropped any more."""
     for name in reversed(FUNCTIONS):
         op.execute(f"DROP FUNCTION {name}")
-    op.execute("DROP TABLE retention")
+    op.execute("DROP TABLE retention, dropped_rollups")
     op.execute("DROP INDEX writer_batches_by_time")
+
+
+def _protect(name: str, event: str, each: str) -> None:
+    op.execute(
+        f"CREATE TRIGGER {name} {event} ON dropped_rollups {each} EXECUTE FUNCTION refuse_log_change()"
+    )
+    op.execute(f"ALTER TABLE dropped_rollups ENABLE ALWAYS TRIGGER {name}")

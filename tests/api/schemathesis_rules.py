@@ -38,10 +38,12 @@ def filter_case(_context: schemathesis.HookContext, case: schemathesis.Case) -> 
 
 
 @schemathesis.hook
-def map_path_parameters(context: schemathesis.HookContext, parameters: dict[str, Any]) -> dict[str, Any]:
+def map_path_parameters(
+    context: schemathesis.HookContext, parameters: dict[str, Any] | None
+) -> dict[str, Any] | None:
     """Ask of users who are known: what they are called elsewhere is not found out for a resource of another name."""
-    user_id = parameters.get("user_id")
-    if not context.operation.path.startswith(BOTS) or not isinstance(user_id, int):
+    user_id = None if parameters is None else parameters.get("user_id")
+    if parameters is None or not context.operation.path.startswith(BOTS) or not isinstance(user_id, int):
         return parameters
     return {**parameters, "user_id": KNOWN[user_id % len(KNOWN)]}
 

@@ -232,6 +232,7 @@ async def test_every_route_documents_its_errors(client):
     assert errors == {
         "/healthz": set(),
         "/readyz": {"503"},
+        "/metrics": {"503"},
         PREFIX: {"400", "422", "503"},
         f"{PREFIX}/transitions": {"400", "422", "503"},
         f"{PREFIX}/summary": {"410", "422", "503"},

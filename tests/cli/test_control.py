@@ -58,7 +58,7 @@ def test_who_acts_unless_it_is_said(call: Invoke, user_id: int) -> None:
 def test_a_suspended_bot(call: Invoke, user_id: int) -> None:
     """`suspend` and `resume` say how the bot then stands; `state`, `list`, `why` and `history` show it."""
     suspended = call("suspend", user_id, "--reason", "unpaid bill", "--actor", "alice")
-    assert suspended.stdout.startswith("User 7's bot is suspended by alice since ")
+    assert suspended.stdout.startswith("User 7's bot is suspended by alice (command line) since ")
     assert "unpaid bill" in " ".join(call("state", user_id).stdout.split())
     assert json.loads(call("state", user_id, "--json").stdout)["suspended"]
     assert "until resumed" in call("list").stdout
@@ -66,7 +66,7 @@ def test_a_suspended_bot(call: Invoke, user_id: int) -> None:
     assert call("reset", user_id).stderr.endswith("user 7's bot is suspended: resume it first\n")
     assert call("resume", user_id, "--actor", "bob").stdout == "User 7's breaker is closed.\n"
     history = call("history", user_id).stdout
-    assert "unpaid bill  by alice  (resumed " in history
+    assert "unpaid bill  by alice (command line)  (resumed " in history
     assert "resumed" in history
 
 

@@ -39,7 +39,7 @@ def test_set_and_clear(invoke: Invoke, maintenance_url: str) -> None:
     location = ("--database-url", maintenance_url)
     options = ("--with-imports", "--actor", "ada", "--json", *location)
     [found, *_] = lines(invoke("retention", "set", "outcomes", "30d", *options).stdout)
-    assert {"keep_days": 30, "imports": True, "actor": "ada"}.items() <= found.items()
+    assert {"keep_days": 30, "imports": True, "actor": "ada (command line)"}.items() <= found.items()
     assert "go too" in invoke("retention", *location).stdout
     [found, *_] = lines(invoke("retention", "clear", "outcomes", "--json", *location).stdout)
     assert found["keep_days"] is None
@@ -90,7 +90,9 @@ def test_maintain(call: Invoke, owner_url: str, old_day: str) -> None:
     assert "carried over the count of 1 user: 101\n" in done
     assert f"dropped the outcomes of {old_day}: 1 outcome, " in done
     with psycopg.connect(owner_url) as owner:
-        assert owner.execute("SELECT actor, outcomes FROM dropped_partitions").fetchall() == [("ada", 1)]
+        assert owner.execute("SELECT actor, outcomes FROM dropped_partitions").fetchall() == [
+            ("ada (command line)", 1)
+        ]
     assert call("maintain", "--dry-run").stdout == "nothing would be dropped\n"
     assert json.loads(call("maintain", "--json").stdout) == {
         "partitions_made": 0, "carried_over": [], "dropped": [], "kept": [],

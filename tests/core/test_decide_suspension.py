@@ -50,9 +50,11 @@ def test_nothing_but_a_resumption_ends_a_suspension(act: Callable[[Scenario], Sc
     assert breaker.state is suspended
 
 
-def test_suspended_again_it_has_the_new_reason() -> None:
-    breaker = Scenario().suspend("ann", "unpaid bill").wait(10).suspend("bob", "abuse")
-    assert breaker.state.suspension == Suspension("bob", "abuse", breaker.now)
+def test_suspended_again_it_has_the_new_reason_and_has_been_suspended_all_the_time() -> None:
+    breaker = Scenario().suspend("ann", "unpaid bill")
+    since = breaker.now
+    breaker = breaker.wait(10).suspend("bob", "abuse")
+    assert breaker.state.suspension == Suspension("bob", "abuse", since)
 
 
 def test_a_change_of_policy_leaves_the_suspension_as_it_is() -> None:

@@ -103,12 +103,20 @@ async def test_the_real_log(database_url: str, connection: asyncpg.Connection) -
     assert report.states == {CircuitState.CLOSED: 1_750, CircuitState.OPEN: 3}
     assert report.refused == {}
     stored = await count_everything(connection)
-    assert stored[1:] == [10_000, 10, 1_753]
+    assert stored[1:] == [10_000, 11, 1_753]
 
     again = await import_outcomes(database_url, outcomes)
     assert (again.stored_before, again.counted, again.openings.total()) == (10_000, 0, 0)
     assert again.states == report.states
     assert await count_everything(connection) == stored
+
+
+async def test_a_batch_is_of_one_day(database_url: str, connection: asyncpg.Connection) -> None:
+    """Else retention would take all days between two lines for touched by the import, and keep them."""
+    await import_outcomes(database_url, read("edges.ndjson", NdjsonFormat()))
+    spans = await connection.fetch("SELECT DISTINCT earliest::date, latest::date FROM writer_batches")
+    assert len(spans) > 1
+    assert all(earliest == latest for earliest, latest in spans)
 
 
 async def test_the_edges(database_url: str, connection: asyncpg.Connection) -> None:

@@ -17,7 +17,7 @@ from breaker_store.postgres.bot_health import BotHealth, bot_health
 from breaker_store.postgres.bot_history import bot_history
 from breaker_store.postgres.bot_tallies import read_tally
 from breaker_store.postgres.codec import microseconds, to_datetime
-from breaker_store.postgres.fleet_history import fleet_history
+from breaker_store.postgres.fleet_history import FleetHistoryItem, fleet_history
 from breaker_store.postgres.health_history import Coverage, HistoryItem, HistoryRange, figures
 from breaker_store.postgres.reading import create_engine, reading
 from breaker_store.postgres.rolled_up import read_rolled_up
@@ -110,6 +110,14 @@ async def queried(database_url: str) -> BotHealth:
         health = await bot_health(connection, USER)
     await engine.dispose()
     return health
+
+
+async def fleets_history(database_url: str, wanted: HistoryRange) -> list[FleetHistoryItem]:
+    engine = create_engine(database_url)
+    async with reading(engine) as reader:
+        items = await fleet_history(reader, wanted)
+    await engine.dispose()
+    return items
 
 
 def without_latest(whole: Tally) -> Tally:
@@ -244,6 +252,52 @@ async def test_minutes_that_are_not_kept_are_told_from_the_events(
     assert {item.coverage for item in await history(database_url, wanted)} == {Coverage.NOT_KEPT}
 
 
+async def drop_rollups(owner: asyncpg.Connection, bucket: Bucket, at: int) -> None:
+    """Drop as `drop_rollups` does in the database, of the day or the month."""
+    day = to_datetime(at).date()
+    kinds = {
+        Bucket.MINUTE: ("minutes", f"{day:%Y%m%d}"),
+        Bucket.HOUR: ("hours", f"{day:%Y%m}"),
+        Bucket.DAY: ("days", ""),
+    }
+    kind, name = kinds[bucket]
+    await owner.execute(f"DROP TABLE {bucket}_rollups_{name}" if name else "DELETE FROM day_rollups")
+    await owner.execute("DELETE FROM fleet_rollups WHERE bucket = $1", list(Bucket).index(bucket))
+    await owner.execute(
+        "INSERT INTO dropped_rollups (kind, first_day, last_day) VALUES ($1, $2, $2)", kind, day
+    )
+
+
+@pytest.mark.parametrize("bucket", Bucket)
+async def test_what_comes_late_for_dropped_roll_ups_is_not_taken_for_all_that_happened(
+    connection: asyncpg.Connection, owner: asyncpg.Connection, database_url: str, keep: Keep, bucket: Bucket
+) -> None:
+    begin = Bucket.DAY.begin(await read_now(connection)) - 3 * Bucket.DAY.length_us
+    happened = draw(1, Span(begin, begin + HOUR_US), 200)
+    await keep(happened)
+    await roll_up_once(database_url)
+    await drop_rollups(owner, bucket, begin)
+    late = draw(2, Span(begin + 2 * HOUR_US, begin + 2 * HOUR_US + 1_000), 1)
+    await keep(late)
+    await roll_up_once(database_url)
+    wanted = HistoryRange(bucket, to_datetime(begin), to_datetime(begin + 3 * HOUR_US))
+    assert_history(await history(database_url, wanted), happened + late, bucket)
+
+
+@pytest.mark.parametrize("bucket", Bucket)
+async def test_dropped_roll_ups_of_the_fleet_are_told_as_not_kept(
+    connection: asyncpg.Connection, owner: asyncpg.Connection, database_url: str, keep: Keep, bucket: Bucket
+) -> None:
+    begin = Bucket.DAY.begin(await read_now(connection)) - 3 * Bucket.DAY.length_us
+    await keep(draw(1, Span(begin, begin + HOUR_US), 200))
+    await roll_up_once(database_url)
+    await drop_rollups(owner, bucket, begin)
+    items = await fleets_history(
+        database_url, HistoryRange(bucket, to_datetime(begin), to_datetime(begin + HOUR_US))
+    )
+    assert {(item.coverage, item.total_requests) for item in items} == {(Coverage.NOT_KEPT, None)}
+
+
 async def test_what_is_final_is_not_counted_again(
     connection: asyncpg.Connection, database_url: str, keep: Keep
 ) -> None:
@@ -267,11 +321,8 @@ async def test_the_fleets_history_is_the_sum_of_all_bots(
     happened = draw(1, Span(begin, begin + 2 * HOUR_US), 200)
     await keep(happened)
     await roll_up_once(database_url)
-    engine = create_engine(database_url)
     until = to_datetime(begin + 2 * HOUR_US)
-    async with reading(engine) as reader:
-        items = await fleet_history(reader, HistoryRange(bucket, to_datetime(begin), until))
-    await engine.dispose()
+    items = await fleets_history(database_url, HistoryRange(bucket, to_datetime(begin), until))
     assert {item.coverage for item in items} == {Coverage.COMPLETE}
     # One batch, and so one event of the other bot.
     assert sum(item.total_requests or 0 for item in items) == tally(happened + happened[:1]).requests

@@ -162,7 +162,7 @@ def test_what_is_no_export_is_refused(text: bytes) -> None:
         verify_export(io.BytesIO(text), io.BytesIO(b""))
 
 
-@pytest.mark.parametrize("lines", [[], [{"proof": "moment"}], [{"proof": "moment", "days": ["x"]}]])
+@pytest.mark.parametrize("lines", [[], [{"proof": "moment"}], [{"proof": "moment", "dropped_days": ["x"]}]])
 def test_what_is_no_proof_is_refused(lines: Lines) -> None:
     with pytest.raises(UnreadableExportError, match="the proof"):
         check([], lines)

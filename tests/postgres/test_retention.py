@@ -218,6 +218,11 @@ async def test_days_of_rollups_are_rows_that_are_deleted(two_days, connection) -
     assert span == Span(Kept.DAYS, FIRST, FIRST, None, None)
     assert await drop(connection, span, None) is None
     assert await connection.fetchval("SELECT array_agg(started_at::date) FROM day_rollups") == [SECOND]
+    assert await connection.fetchval("SELECT (kind, first_day, last_day) FROM dropped_rollups") == (
+        "days",
+        FIRST,
+        FIRST,
+    )
     assert [each.first_day for each in await list_due(connection)] == [SECOND]
 
 
@@ -225,4 +230,4 @@ async def test_rollups_without_a_policy_stay(two_days, connection) -> None:
     for kind in (Kept.MINUTES, Kept.HOURS, Kept.DAYS):
         assert await drop(connection, Span(kind, FIRST, FIRST, None, None), None) == "no policy lets go of it"
     with pytest.raises(asyncpg.InvalidParameterValueError):
-        await connection.execute("SELECT drop_rollups('transitions', '2024-03-01')")
+        await connection.execute("SELECT drop_rollups('transitions', '2024-03-01', NULL)")

@@ -300,6 +300,10 @@ async def test_an_erased_persons_roll_ups_have_the_pseudonym_and_no_error_types(
         rows = await connection.fetch(f"SELECT user_id, error_types FROM {TABLES[bucket]}")
         assert {row["user_id"] for row in rows} == {-9, 2}
         assert {row["user_id"]: row["error_types"] for row in rows}[-9] is None
+    fleets = await connection.fetch(
+        "SELECT error_types ->> 'NetworkError' FROM fleet_rollups ORDER BY bucket, started_at"
+    )
+    assert [row[0] for row in fleets] == ["1", None, "1", "1"]
     await roll_up_once(database_url)
     rows = await connection.fetch("SELECT user_id, failures FROM minute_rollups ORDER BY started_at, user_id")
     assert [tuple(row) for row in rows] == [(-9, 1), (2, 1), (1, 1)]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from breaker_store import BreakerStore, Policy
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.heads import Head
+from breaker_store.postgres.outcome_days import DAY_LENGTH
 from breaker_store.postgres.verification import Verification, verify
 from breaker_store.runtime.clock import Clock
 from tests.depth import DEPTH
@@ -417,22 +418,25 @@ async def test_a_log_that_has_forgotten_what_a_head_tells_of_is_found(
     )
 
 
-async def test_days_that_were_dropped_from_the_oldest_on_are_told_and_not_wrong(
-    past: Past, owner: asyncpg.Connection, database_url: str
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_a_day_that_is_gone_is_told_and_not_wrong_if_the_log_says_that_it_was_dropped(
+    past: Past, owner: asyncpg.Connection, database_url: str, is_told: bool
 ) -> None:
     processes = Processes(7, 0)
     await past.store(7, processes.live_through([(0, "succeed"), (0, "wait"), (0, "wait"), (0, "succeed")]))
-    days = [
-        row[0]
-        for row in await owner.fetch(
-            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'breaker_outcomes'::regclass"
+    day = MIDNIGHT.date()
+    await owner.execute(f"DROP TABLE breaker_outcomes_{day:%Y%m%d}")
+    if is_told:
+        await owner.execute(
+            "INSERT INTO dropped_partitions (day, drops, outcomes, bytes) VALUES ($1, 1, 0, 0)", day
         )
-    ]
-    await owner.execute(f"DROP TABLE {min(days)}")
     found = await verify(database_url)
-    assert (found.findings, found.batches.dropped_batches) == ((), 1)
-    assert found.kept_from is not None
-    assert found.kept_from > MIDNIGHT.date()
+    if is_told:
+        assert (found.findings, found.batches.dropped_batches) == ((), 1)
+        assert found.kept_from == day + DAY_LENGTH
+    else:
+        assert (found.batches.dropped_batches, found.kept_from) == (0, None)
+        assert "events are missing" in found.findings[0]
 
 
 databases = settings(
