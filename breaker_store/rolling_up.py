@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from breaker_store.core.buckets import Bucket
 from breaker_store.errors import LogUnavailableError
 from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
 from breaker_store.postgres.fleet_judging import judge_bots
 from breaker_store.postgres.rollup_marks import ProgressTakenError, delete_marks, hold, mark, next_due
-from breaker_store.postgres.rollups import Length, count, ensure_partitions
+from breaker_store.postgres.rollups import count, ensure_partitions
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class RollUpReport:
 
     """
 
-    counted: dict[Length, int]
+    counted: dict[Bucket, int]
     changed: int
     finished: bool
 
@@ -84,11 +85,11 @@ async def roll_up(connection: Connection) -> RollUpReport:
     run = _Run(connection, await connection.fetchval(_NOW))
     try:
         await mark(connection)
-        await run.count_marked(Length.MINUTE)
+        await run.count_marked(Bucket.MINUTE)
         # Health is of minutes, and an hour's or a day's count may take long.
         await run.judge()
-        await run.count_marked(Length.HOUR)
-        await run.count_marked(Length.DAY)
+        await run.count_marked(Bucket.HOUR)
+        await run.count_marked(Bucket.DAY)
         await connection.execute(_FINISH, run.now)
     except ProgressTakenError:
         return RollUpReport(run.counted, run.changed, finished=False)
@@ -99,31 +100,31 @@ class _Run:
     """Counts what is marked and over at one time, by the database's clock."""
 
     def __init__(self, connection: Connection, now: datetime) -> None:
-        self.counted = dict.fromkeys(Length, 0)
+        self.counted = dict.fromkeys(Bucket, 0)
         self.changed = 0
         self._connection = connection
         self.now = now
 
-    async def count_marked(self, length: Length) -> None:
+    async def count_marked(self, bucket: Bucket) -> None:
         """Count roll-ups of one length, oldest first; as many in one transaction as take a few seconds."""
         at_once = 1
-        while span := await next_due(self._connection, length, self.now, at_once):
+        while span := await next_due(self._connection, bucket, self.now, at_once):
             begun = time.monotonic()
-            await self._count(length, *span)
+            await self._count(bucket, *span)
             spent = time.monotonic() - begun
             if spent < _QUICK_SECONDS:
                 at_once = min(at_once * 4, _MOST_AT_ONCE)
             elif spent > _SLOW_SECONDS:
                 at_once = max(at_once // 2, 1)
 
-    async def _count(self, length: Length, begin: datetime, end: datetime) -> None:
+    async def _count(self, bucket: Bucket, begin: datetime, end: datetime) -> None:
         await ensure_partitions(self._connection, begin, end)
         async with self._connection.transaction():
             await hold(self._connection)
-            changed = await count(self._connection, length, begin, end)
-            await delete_marks(self._connection, length, begin, end)
+            changed = await count(self._connection, bucket, begin, end)
+            await delete_marks(self._connection, bucket, begin, end)
         self.changed += changed
-        self.counted[length] += (end - begin) // length.duration
+        self.counted[bucket] += (end - begin) // bucket.length
 
     async def judge(self) -> None:
         until = self.now.replace(second=0, microsecond=0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from fastapi.exceptions import RequestValidationError
 
-from breaker_store.api.dependencies import Reader
+from breaker_store.api.dependencies import Engine, Reader
 from breaker_store.api.problems import describe_errors
 from breaker_store.api.schemas.bot_health import (
     BotHealthAnswer,
@@ -20,7 +20,8 @@ from breaker_store.api.schemas.bot_health import (
 )
 from breaker_store.api.schemas.parameters import UserId
 from breaker_store.errors import LogUnavailableError, SchemaError, UnknownBreakerError
-from breaker_store.postgres import bot_health, fleet_health, fleet_history
+from breaker_store.postgres import bot_health, bot_history, fleet_health, fleet_history
+from breaker_store.postgres.asking import ask_at_one_moment
 from breaker_store.postgres.cursors import CursorError, write_optional
 from breaker_store.postgres.health_history import HistoryRangeError
 
@@ -48,28 +49,40 @@ async def list_unhealthy_bots(
     return UnhealthyBotsAnswer(bots=page.items, next_cursor=write_optional(page.next_cursor))
 
 
-@router.get("/health/history", responses=describe_errors(HistoryRangeError, RequestValidationError))
-async def show_fleet_history(
-    connection: Reader, query: Annotated[HealthHistoryQuery, Query()]
-) -> FleetHistoryAnswer:
+@router.get(
+    "/health/history",
+    response_model=FleetHistoryAnswer,
+    responses=describe_errors(HistoryRangeError, RequestValidationError),
+)
+async def show_fleet_history(engine: Engine, query: Annotated[HealthHistoryQuery, Query()]) -> Response:
     """Show how all bots were together, minute by minute, hour by hour or day by day."""
-    history = await fleet_history.fleet_history(connection, query.to_range())
-    return FleetHistoryAnswer(bucket=query.bucket, history=history)
+    wanted = query.to_range()
+    texts = await ask_at_one_moment(
+        engine, lambda connection: fleet_history.fleet_history_texts(connection, wanted)
+    )
+    answer = FleetHistoryAnswer(bucket=query.bucket, history=[])
+    return Response(answer.write_with(texts), media_type="application/json")
 
 
 @router.get("/{user_id}/health", responses=_BOT_ERRORS)
-async def show_bot_health(connection: Reader, user_id: UserId) -> BotHealthAnswer:
+async def show_bot_health(engine: Engine, user_id: UserId) -> BotHealthAnswer:
     """Show how a bot is, by its calls of the last minutes, its breaker, and whether it is suspended."""
-    return BotHealthAnswer(health=await bot_health.bot_health(connection, user_id))
+    health = await ask_at_one_moment(engine, lambda connection: bot_health.bot_health(connection, user_id))
+    return BotHealthAnswer(health=health)
 
 
 @router.get(
     "/{user_id}/health/history",
+    response_model=HealthHistoryAnswer,
     responses=describe_errors(UnknownBreakerError, HistoryRangeError, RequestValidationError),
 )
 async def show_bot_history(
-    connection: Reader, user_id: UserId, query: Annotated[HealthHistoryQuery, Query()]
-) -> HealthHistoryAnswer:
+    engine: Engine, user_id: UserId, query: Annotated[HealthHistoryQuery, Query()]
+) -> Response:
     """Show how a bot was, minute by minute, hour by hour or day by day."""
-    history = await bot_health.bot_history(connection, user_id, query.to_range())
-    return HealthHistoryAnswer(user_id=user_id, bucket=query.bucket, history=history)
+    wanted = query.to_range()
+    texts = await ask_at_one_moment(
+        engine, lambda connection: bot_history.bot_history_texts(connection, user_id, wanted)
+    )
+    answer = HealthHistoryAnswer(user_id=user_id, bucket=query.bucket, history=[])
+    return Response(answer.write_with(texts), media_type="application/json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -73,7 +74,15 @@ class BotHealthAnswer(Answer):
     health: BotHealth
 
 
-class HealthHistoryAnswer(Answer):
+class _HistoryAnswer(Answer):
+    """An answer that ends with its history."""
+
+    def write_with(self, items: Iterable[str]) -> str:
+        """Write the answer as JSON, with a history of items that are written already in the place of the empty one."""
+        return f"{self.model_dump_json().removesuffix(']}')}{','.join(items)}]}}"
+
+
+class HealthHistoryAnswer(_HistoryAnswer):
     user_id: int
     bucket: Bucket
     history: list[HistoryItem] = Field(
@@ -81,7 +90,7 @@ class HealthHistoryAnswer(Answer):
     )
 
 
-class FleetHistoryAnswer(Answer):
+class FleetHistoryAnswer(_HistoryAnswer):
     bucket: Bucket
     history: list[FleetHistoryItem] = Field(
         description=f"Every part of the time, oldest first, at most {LARGEST_HISTORY:,}."

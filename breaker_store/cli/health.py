@@ -64,7 +64,8 @@ async def _ask(location: Location, user_id: int | None, bucket: Bucket) -> BotRe
 
 async def _ask_bot(location: Location, user_id: int, bucket: Bucket) -> BotReport:
     from breaker_store.cli.asking import asking  # noqa: PLC0415 - slow to import
-    from breaker_store.postgres.bot_health import bot_health, bot_history  # noqa: PLC0415
+    from breaker_store.postgres.bot_health import bot_health  # noqa: PLC0415
+    from breaker_store.postgres.bot_history import bot_history  # noqa: PLC0415
     from breaker_store.postgres.health_history import HistoryRange  # noqa: PLC0415
 
     async with asking(location) as connection:

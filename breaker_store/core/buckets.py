@@ -6,6 +6,7 @@ Times are Unix microseconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -22,6 +23,10 @@ class Bucket(StrEnum):
     @property
     def length_us(self) -> int:
         return _LENGTHS_US[self]
+
+    @property
+    def length(self) -> timedelta:
+        return timedelta(microseconds=self.length_us)
 
     @property
     def finer(self) -> Bucket | None:

@@ -11,7 +11,6 @@ so that one that recovered is healthy again.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,7 +18,7 @@ from functools import reduce
 from typing import Final
 
 from breaker_store.core.events import CircuitState, Kind, Outcome
-from breaker_store.core.histogram import Histogram
+from breaker_store.core.histogram import Histogram, add_counts
 
 WEIGHT: Final = 0.3
 """Of the newest call in the weighted average."""
@@ -175,7 +174,7 @@ class Tally:
             last_failure_at=self.last_failure_at if later.last_failure_at is None else later.last_failure_at,
             last_error_type=later.last_error_type if later.failures else self.last_error_type,
             is_rate_limited=last.is_rate_limited,
-            error_types=Counter(self.error_types) + Counter(later.error_types),
+            error_types=add_counts(self.error_types, later.error_types),
         )
 
     @property

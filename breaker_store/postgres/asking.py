@@ -1,12 +1,13 @@
-"""Questions of one statement, as fast as Postgres answers them.
+"""Questions that are asked often, as fast as Postgres answers them.
 
-One statement sees one moment by itself, so there is no transaction around it, and it goes to the driver's connection:
+One statement sees one moment by itself, so there is no transaction around it. What is asked goes to the driver's connection:
 SQLAlchemy lends it from its pool. That it lives and has the right schema isn't asked each time, but once a second on each
 connection; one that was lost in between is replaced.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -50,6 +51,21 @@ async def ask(engine: AsyncEngine, question: Question[Answer]) -> Answer:
                 lent.invalidate()
         with closing(await engine.raw_connection()) as lent:
             return await _ask(lent, lent.driver_connection, question)
+
+
+async def ask_at_one_moment(engine: AsyncEngine, question: Question[Answer]) -> Answer:
+    """Put a question of several statements, which all see the same moment; otherwise as `ask`."""
+    return await ask(engine, lambda connection: _at_one_moment(connection, question))
+
+
+async def _at_one_moment(connection: Connection, question: Question[Answer]) -> Answer:
+    try:
+        async with connection.transaction(isolation="repeatable_read"):
+            return await question(connection)
+    except asyncio.CancelledError:
+        # Whether the transaction has begun, or ended, nobody knows: nobody may get it with this connection.
+        connection.terminate()
+        raise
 
 
 def _is_lost(connection: Connection, error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""How one bot is, and how it was: by the outcomes of its calls, its breaker, and whether somebody suspended it."""
+"""How one bot is: by the outcomes of its calls, its breaker, and whether somebody suspended it."""
 
 from __future__ import annotations
 
@@ -22,23 +22,15 @@ from breaker_store.core.health import (
 from breaker_store.core.state import BreakerState
 from breaker_store.errors import UnknownBreakerError
 from breaker_store.postgres import loading
-from breaker_store.postgres.bot_tallies import BotTallies, row_figures
+from breaker_store.postgres.bot_tallies import BotTallies
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.explaining_sql import LAST_SUCCESS, NOW
-from breaker_store.postgres.health_history import (
-    NOTHING_KNOWN,
-    Coverage,
-    Figures,
-    HistoryItem,
-    HistoryRange,
-    figures,
-)
+from breaker_store.postgres.health_history import figures
 from breaker_store.postgres.reading import driver_connection_of
-from breaker_store.postgres.rolled_up import RolledUp, read_rolled_up
+from breaker_store.postgres.rolled_up import read_rolled_up
 
 _NOTHING: Final = Tally()
-_NO_CALLS: Final = figures(_NOTHING)
 
 # Within the window alone, so that it ends early.
 _LAST: Final = """
@@ -47,8 +39,6 @@ WHERE user_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = ANY($4:
 ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC
 LIMIT 1
 """
-
-_NOW_IF_KNOWN: Final = "SELECT clock_timestamp() WHERE EXISTS (SELECT FROM breaker_states WHERE user_id = $1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +96,7 @@ class _Latest:
     is_rate_limited: bool
 
 
-async def bot_health(connection: AsyncConnection, user_id: int) -> BotHealth:
+async def bot_health(connection: AsyncConnection | Connection, user_id: int) -> BotHealth:
     """Tell how a bot is now.
 
     Raises:
@@ -187,9 +177,9 @@ def _describe(user_id: int, state: BreakerState, now: int, tally: Tally, latest:
         last_error_type=latest.error_type,
         is_rate_limited=latest.is_rate_limited,
         error_types=error_types or {},
-        suspended_at=suspension and to_datetime(suspension.at),
-        suspended_by=suspension and suspension.actor,
-        suspension_reason=suspension and suspension.reason,
+        suspended_at=None if suspension is None else to_datetime(suspension.at),
+        suspended_by=None if suspension is None else suspension.actor,
+        suspension_reason=None if suspension is None else suspension.reason,
     )
 
 
@@ -202,49 +192,3 @@ def judge_bot(tally: Tally, state: BreakerState) -> Judgement:
         state=state.state,
         is_suspended=state.suspension is not None,
     )
-
-
-async def bot_history(connection: AsyncConnection, user_id: int, wanted: HistoryRange) -> list[HistoryItem]:
-    """Tell how a bot was, bucket by bucket, oldest first.
-
-    Raises:
-        UnknownBreakerError: nothing is stored of this user.
-        HistoryRangeError: there are too many buckets.
-
-    """
-    driver_connection = await driver_connection_of(connection)
-    time = await driver_connection.fetchval(_NOW_IF_KNOWN, user_id)
-    if time is None:
-        raise UnknownBreakerError(user_id)
-    now = microseconds(time)
-    span = wanted.span(now)
-    rolled_up = await read_rolled_up(driver_connection, now, span)
-    known = await _read_figures(
-        BotTallies(driver_connection, user_id, rolled_up), wanted.bucket, span, rolled_up
-    )
-    running = wanted.bucket.begin(now)
-    return [
-        _history_item(start, known.get(start), Coverage.COMPLETE if start < running else Coverage.RUNNING)
-        if rolled_up.is_kept(wanted.bucket, start)
-        else HistoryItem(to_datetime(start), Coverage.NOT_KEPT, *NOTHING_KNOWN)
-        for start in span.starts(wanted.bucket)
-    ]
-
-
-async def _read_figures(
-    tallies: BotTallies, bucket: Bucket, span: Span, rolled_up: RolledUp
-) -> dict[int, Figures]:
-    """Give the figures of each bucket that has any; most are one row's, and need not be added to others."""
-    if rolled_up.drops:
-        return {start: figures(tally) for start, tally in (await tallies.read(bucket, span)).items()}
-    rows = await tallies.fetch(bucket, span)
-    known = {microseconds(row["started_at"]): row_figures(row) for row in rows}
-    open_starts = rolled_up.open_starts(bucket, span)
-    for start in open_starts:
-        known.pop(start, None)
-    counted = await tallies.read_open(bucket, open_starts)
-    return known | {start: figures(tally) for start, tally in counted.items()}
-
-
-def _history_item(start: int, known: Figures | None, coverage: Coverage) -> HistoryItem:
-    return HistoryItem(to_datetime(start), coverage, *(known or _NO_CALLS))

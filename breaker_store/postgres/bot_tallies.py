@@ -14,15 +14,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-import asyncpg
-
 from breaker_store.core.buckets import Bucket, Span, join
 from breaker_store.core.health import WEIGHT, Tally
 from breaker_store.core.histogram import COUNT_BITS, Histogram
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
-from breaker_store.postgres.health_history import Figures, make_figures
-from breaker_store.postgres.rolled_up import LENGTHS, RolledUp
+from breaker_store.postgres.rolled_up import RolledUp
+from breaker_store.postgres.rollups import TABLES
 from breaker_store.postgres.rollups_sql import NEGLIGIBLE_AFTER
 
 Tallies = dict[int, Tally]
@@ -32,14 +30,12 @@ _COUNTED: Final = "started_at, drops, successes, failures, refusals, duration_us
 _ORDERED: Final = {Bucket.MINUTE: ", weighted_us, weight_left, first_duration_us, failure_run"}
 _ROWS: Final = {
     bucket: f"""
-        SELECT {_COUNTED}{_ORDERED.get(bucket, "")} FROM {length.table}
-        WHERE user_id = $1 AND started_at >= $2 AND started_at < $3
+        SELECT {_COUNTED}{_ORDERED.get(bucket, "")} FROM {table}
+        WHERE user_id = $1 AND started_at = ANY($2::timestamptz[])
         ORDER BY started_at, drops
     """
-    for bucket, length in LENGTHS.items()
+    for bucket, table in TABLES.items()
 }
-# Postgres writes no spaces around it, and `json.loads` takes twice as long to look for them.
-_decode: Final = json.JSONDecoder().raw_decode
 
 _NONE: Final[Mapping[str, int]] = {}
 
@@ -112,19 +108,15 @@ class BotTallies:
 
     async def read(self, bucket: Bucket, span: Span) -> Tallies:
         """Add up by the buckets of which a span is made."""
-        open_starts = self._rolled_up.open_starts(bucket, span)
-        tallies = self._read_rows(bucket, await self.fetch(bucket, span), set(open_starts))
-        _add(tallies, bucket, await self.read_open(bucket, open_starts))
+        return await self.read_each(bucket, span.starts(bucket), self._rolled_up.open_starts(bucket, span))
+
+    async def read_each(self, bucket: Bucket, starts: Iterable[int], open_starts: Sequence[int]) -> Tallies:
+        """Add up buckets; those of them that roll-ups do not tell, or no longer truly, are named apart."""
+        tallies = await self._read_rows(bucket, starts, set(open_starts))
+        _add(tallies, bucket, await self._read_open(bucket, open_starts))
         return tallies
 
-    async def fetch(self, bucket: Bucket, span: Span) -> list[asyncpg.Record]:
-        """Fetch the roll-ups of a span, oldest first."""
-        times = to_datetime(span.begin), to_datetime(span.end)
-        rows: list[asyncpg.Record] = await self._connection.fetch(_ROWS[bucket], self._user_id, *times)
-        return rows
-
-    async def read_open(self, bucket: Bucket, starts: Sequence[int]) -> Tallies:
-        """Add up what the roll-ups of these buckets do not tell, or no longer truly."""
+    async def _read_open(self, bucket: Bucket, starts: Sequence[int]) -> Tallies:
         whole = [start for start in starts if not self._is_better_parted(bucket, start)]
         tallies = await self._count_events(bucket, list(join(bucket, whole)))
         for start in starts:
@@ -133,12 +125,14 @@ class BotTallies:
                 _add(tallies, bucket, parts)
         return tallies
 
-    def _read_rows(self, bucket: Bucket, rows: Iterable[asyncpg.Record], open_starts: set[int]) -> Tallies:
+    async def _read_rows(self, bucket: Bucket, starts: Iterable[int], open_starts: set[int]) -> Tallies:
         """Read what is final, and what was counted of outcomes that have been dropped since."""
+        drops_of = self._rolled_up.drops_of
+        told = [to_datetime(start) for start in starts if start not in open_starts or drops_of(start)]
         tallies: Tallies = {}
-        for row in rows:
+        for row in await self._connection.fetch(_ROWS[bucket], self._user_id, told) if told else ():
             start = microseconds(row["started_at"])
-            if start not in open_starts or row["drops"] < self._rolled_up.drops_of(start):
+            if start not in open_starts or row["drops"] < drops_of(start):
                 _add(tallies, bucket, {start: read_tally(row)})
         return tallies
 
@@ -192,11 +186,3 @@ def _read_error_types(document: Any) -> Mapping[str, int]:
     """Read how many there were of each; a connection may have parsed it already."""
     parsed: Mapping[str, int] | None = json.loads(document) if isinstance(document, str) else document
     return parsed or _NONE
-
-
-def row_figures(row: Sequence[Any]) -> Figures:
-    """Give what a row of roll-ups alone tells; as from its tally, in a fifth of the time."""
-    # By their order, since by their names it takes twice as long.
-    _, _, successes, failures, refusals, duration_us, durations, error_types, *_ = row
-    types = {} if error_types is None else _decode(error_types)[0]
-    return make_figures(successes, failures, refusals, duration_us, durations, types)

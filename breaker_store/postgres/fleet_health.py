@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-from sqlalchemy import BigInteger, Case, RowMapping, Select, case, cast, func, literal, select, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy import BigInteger, RowMapping, Select, cast, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store.core.health import DEFAULT_THRESHOLDS, Status, judge_fleet
@@ -79,14 +79,7 @@ def _read_fleet(row: RowMapping) -> FleetHealth:
     )
 
 
-_COLUMNS: Final = tables.unhealthy_bots.c
-_MILLION: Final = 1_000_000
-
-# Whom an operator suspended is known to them: it comes last.
-_RANK: Final[Case[int]] = case({2: 0, 1: 1}, value=_COLUMNS.status, else_=2)
-_ERRORS_IN_MILLION: Final = cast(func.round(func.coalesce(_COLUMNS.error_rate, 0) * _MILLION), BigInteger)
-_PLACE: Final = (_RANK, -_ERRORS_IN_MILLION, -_COLUMNS.failure_run, _COLUMNS.user_id)
-_AS_ARRAY: Final = cast(array(_PLACE), ARRAY(BigInteger))
+_TABLE: Final = tables.unhealthy_bots
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +140,10 @@ async def unhealthy_bots(
 
 
 def select_unhealthy(limit: int, after: UnhealthyCursor | None) -> Select[Any]:
-    statement = select(*_COLUMNS, _AS_ARRAY.label("place"))
+    statement = select(_TABLE)
     if after is not None:
-        place = tuple_(*(literal(number, BigInteger) for number in after.place))
-        statement = statement.where(tuple_(*_PLACE) > place)
-    return statement.order_by(*_PLACE).limit(limit + 1)
+        statement = statement.where(_TABLE.c.place > cast(list(after.place), ARRAY(BigInteger)))
+    return statement.order_by(_TABLE.c.place).limit(limit + 1)
 
 
 def _read_bot(row: RowMapping) -> UnhealthyBot:

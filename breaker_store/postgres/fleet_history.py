@@ -5,7 +5,7 @@ The bucket that runs is put together from finer ones, up to the last minute that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,15 +17,35 @@ from breaker_store.postgres.bot_tallies import read_tally
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.explaining_sql import NOW
-from breaker_store.postgres.health_history import Coverage, HistoryItem, HistoryRange, figures
+from breaker_store.postgres.health_history import (
+    FIGURES_AS_JSON,
+    NOTHING_KNOWN,
+    Coverage,
+    HistoryItem,
+    HistoryRange,
+    figures,
+    read_item,
+    write_figures,
+    write_item,
+)
 from breaker_store.postgres.reading import driver_connection_of
-from breaker_store.postgres.rolled_up import LENGTHS, RolledUp, read_rolled_up
+from breaker_store.postgres.rolled_up import RolledUp, read_rolled_up
+from breaker_store.postgres.rollups import NUMBERS
+
+_FIGURES: Final = f"""
+SELECT started_at, bots, row_to_json(figures)::text FROM fleet_rollups {FIGURES_AS_JSON}
+WHERE bucket = $1 AND started_at >= $2 AND started_at < $3
+"""
 
 _ROWS: Final = """
-SELECT started_at, bots, successes, failures, refusals, duration_us, durations, error_types FROM fleet_rollups
-WHERE bucket = $1 AND started_at >= $2 AND started_at < $3
+SELECT started_at, successes, failures, refusals, duration_us, durations, error_types::text AS error_types FROM fleet_rollups
+WHERE bucket = $1 AND started_at = ANY($2::timestamptz[])
 ORDER BY started_at, drops
 """
+
+
+_NOTHING_KNOWN: Final = write_figures(NOTHING_KNOWN)
+_NO_CALLS: Final = write_figures(figures(Tally()))
 
 
 @dataclass(slots=True)
@@ -43,54 +63,73 @@ class FleetHistoryItem(HistoryItem):
 class _Counted(NamedTuple):
     """What was counted in a bucket."""
 
-    tally: Tally = Tally()
+    figures: str = _NO_CALLS
     bots: int | None = 0
 
 
-async def fleet_history(connection: AsyncConnection, wanted: HistoryRange) -> list[FleetHistoryItem]:
+async def fleet_history(
+    connection: AsyncConnection | Connection, wanted: HistoryRange
+) -> list[FleetHistoryItem]:
     """Tell how all bots were together, oldest bucket first.
 
     Raises:
         HistoryRangeError: there are too many buckets.
 
     """
+    return [read_item(FleetHistoryItem, text) for text in await fleet_history_texts(connection, wanted)]
+
+
+async def fleet_history_texts(connection: AsyncConnection | Connection, wanted: HistoryRange) -> list[str]:
+    """Tell the same, each item as a JSON text."""
     driver_connection = await driver_connection_of(connection)
     now = microseconds(await driver_connection.fetchval(NOW))
     span, bucket = wanted.span(now), wanted.bucket
     rolled_up = await read_rolled_up(driver_connection, now, span)
-    counted = await _read_rows(driver_connection, bucket, span)
-    counted |= await _read_running(driver_connection, bucket, now, span)
+    counted = await _read_counted(driver_connection, bucket, span)
+    if bucket.begin(now) in span.starts(bucket):
+        running = await _read_running(driver_connection, bucket, now)
+        counted |= {start: _Counted(write_figures(figures(tally)), None) for start, tally in running.items()}
     return [_item(bucket, start, counted, rolled_up) for start in span.starts(bucket)]
 
 
-async def _read_rows(connection: Connection, bucket: Bucket, span: Span) -> dict[int, _Counted]:
+async def _read_counted(connection: Connection, bucket: Bucket, span: Span) -> dict[int, _Counted]:
+    """Read what is of the buckets of a span; most are one row, and need no histogram."""
     counted: dict[int, _Counted] = {}
+    parted: list[int] = []
     times = to_datetime(span.begin), to_datetime(span.end)
-    for row in await connection.fetch(_ROWS, int(LENGTHS[bucket]), *times):
+    for started_at, bots, told in await connection.fetch(_FIGURES, NUMBERS[bucket], *times):
+        start = microseconds(started_at)
+        if start in counted:
+            parted.append(start)
+        counted[start] = _Counted(told, bots)
+    # Who had outcomes of both kinds, dropped ones and late ones, is not known.
+    tallies = await _read_tallies(connection, bucket, parted)
+    return counted | {
+        start: _Counted(write_figures(figures(tally)), None) for start, tally in tallies.items()
+    }
+
+
+async def _read_tallies(connection: Connection, bucket: Bucket, starts: Sequence[int]) -> dict[int, Tally]:
+    """Add up the rows of each of these buckets."""
+    tallies: dict[int, Tally] = {}
+    times = [to_datetime(start) for start in starts]
+    for row in await connection.fetch(_ROWS, NUMBERS[bucket], times) if starts else ():
         start = microseconds(row["started_at"])
-        before = counted.get(start)
-        tally = read_tally(row)
-        # Who had outcomes of both kinds, dropped ones and late ones, is not known.
-        counted[start] = (
-            _Counted(tally, row["bots"]) if before is None else _Counted(before.tally + tally, None)
-        )
-    return counted
+        tallies[start] = tallies.get(start, Tally()) + read_tally(row)
+    return tallies
 
 
-async def _read_running(connection: Connection, bucket: Bucket, now: int, span: Span) -> dict[int, _Counted]:
-    """Put the bucket that runs together from finer ones, if it is one of the span's."""
-    start = bucket.begin(now)
-    if bucket.finer is None or start not in span.starts(bucket):
+async def _read_running(connection: Connection, bucket: Bucket, now: int) -> dict[int, Tally]:
+    """Put the bucket that runs together from finer ones; a minute has none."""
+    if bucket.finer is None:
         return {}
-    running = Span(start, start + bucket.length_us)
-    parts = await _read_rows(connection, bucket.finer, running)
-    parts |= await _read_running(connection, bucket.finer, now, running)
-    return {start: _Counted(sum((part.tally for part in parts.values()), start=Tally()), None)}
+    start = bucket.begin(now)
+    parts = await _read_tallies(connection, bucket.finer, range(start, now, bucket.finer.length_us))
+    parts |= await _read_running(connection, bucket.finer, now)
+    return {start: sum(parts.values(), start=Tally())}
 
 
-def _item(
-    bucket: Bucket, start: int, counted: Mapping[int, _Counted], rolled_up: RolledUp
-) -> FleetHistoryItem:
+def _item(bucket: Bucket, start: int, counted: Mapping[int, _Counted], rolled_up: RolledUp) -> str:
     found = counted.get(start)
     if rolled_up.was_dropped(bucket, start) and (found is None or rolled_up.drops_of(start)):
         # A row that came since is of late outcomes alone, unless the others are there to be counted with them.
@@ -100,5 +139,5 @@ def _item(
     else:
         is_running = rolled_up.has_begun and start + bucket.length_us > rolled_up.now
         coverage = Coverage.RUNNING if is_running else Coverage.PENDING
-    tally, bots = (None, None) if found is None else found
-    return FleetHistoryItem(to_datetime(start), coverage, *figures(tally), bots)
+    told, bots = (_NOTHING_KNOWN, None) if found is None else found
+    return f'{write_item(start, coverage, told)[:-1]},"bots":{"null" if bots is None else bots}}}'

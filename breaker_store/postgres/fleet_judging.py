@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import asyncpg
 
+from breaker_store.core.buckets import Bucket
 from breaker_store.core.health import DEFAULT_THRESHOLDS, WEIGHT, Judgement, Status, Thresholds, judge
 from breaker_store.core.histogram import COUNT_BITS, COUNT_MASK, bucket_of
 from breaker_store.postgres.codec import STATES
 from breaker_store.postgres.connecting import Connection
-from breaker_store.postgres.rollups import Length
+from breaker_store.postgres.rollups import NUMBERS
 from breaker_store.postgres.rollups_sql import NEGLIGIBLE_AFTER
 
 STATUS_NUMBERS: Final = {Status.DEGRADED: 1, Status.UNHEALTHY: 2, Status.SUSPENDED: 3}
@@ -112,9 +113,9 @@ UPDATE fleet_health SET (
     (
         SELECT coalesce(sum(successes), 0) AS successes, coalesce(sum(failures), 0) AS failures,
             coalesce(sum(refusals), 0) AS refusals, coalesce(sum(duration_us), 0) AS duration_us,
-            coalesce(sum((SELECT sum(element & {COUNT_MASK}) FROM unnest(durations) AS element)), 0) AS timed_calls
+            coalesce(sum(timed_calls), 0) AS timed_calls
         FROM fleet_rollups
-        WHERE bucket = {int(Length.MINUTE)} AND started_at >= $1 AND started_at < $2
+        WHERE bucket = {NUMBERS[Bucket.MINUTE]} AND started_at >= $1 AND started_at < $2
     ) AS sums
 )
 """

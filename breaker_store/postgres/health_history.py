@@ -6,17 +6,19 @@ one of which nothing is kept are told apart.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, TypeAlias
+from functools import lru_cache
+from typing import Final, TypeAlias, TypeVar
 
 from breaker_store.core.buckets import Bucket, Span
 from breaker_store.core.health import Tally
 from breaker_store.core.histogram import COUNT_MASK, quantiles_us
 from breaker_store.errors import StoreError
-from breaker_store.postgres.codec import microseconds
+from breaker_store.postgres.codec import microseconds, to_datetime
 
 LARGEST_HISTORY: Final = 1_500
 """How many buckets an answer has at most: a day of minutes, two months of hours, four years of days."""
@@ -136,6 +138,53 @@ class HistoryItem:
     p95_ms: float | None
     p99_ms: float | None
     error_types: dict[str, int] | None
+
+
+Item = TypeVar("Item", bound=HistoryItem)
+
+FIGURES_AS_JSON: Final = """
+CROSS JOIN LATERAL (
+    SELECT
+        successes + failures + refusals AS total_requests,
+        successes AS successful_requests,
+        failures AS failed_requests,
+        refusals AS refused_requests,
+        failures::float8 / nullif(successes + failures, 0) AS error_rate,
+        duration_us::float8 / nullif(timed_calls, 0) / 1000 AS mean_ms,
+        p50_us / 1000 AS p50_ms,
+        p95_us / 1000 AS p95_ms,
+        p99_us / 1000 AS p99_ms,
+        coalesce(error_types, '{}') AS error_types
+) AS figures
+"""
+"""Joins the figures to the roll-ups of hours, of days or of a fleet, in the order of a `HistoryItem`."""
+
+_NAMES: Final = tuple(HistoryItem.__dataclass_fields__)[2:]
+_compact: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def write_figures(told: Figures) -> str:
+    """Write figures as JSON, as `FIGURES_AS_JSON` gives them."""
+    return _compact(dict(zip(_NAMES, told, strict=True)))
+
+
+def write_item(start: int, coverage: Coverage, told: str) -> str:
+    """Write a `HistoryItem` as JSON, of figures that are written already."""
+    return f'{{"started_at":"{_write_start(start)}","coverage":"{coverage}",{told[1:]}'
+
+
+# Answers are mostly of the same times.
+@lru_cache(2 * LARGEST_HISTORY)
+def _write_start(start: int) -> str:
+    # Buckets begin with a second.
+    return f"{to_datetime(start).isoformat()[:19]}Z"
+
+
+def read_item(kind: type[Item], text: str) -> Item:
+    """Read what was written as JSON."""
+    fields = json.loads(text)
+    started_at, coverage = fields.pop("started_at"), fields.pop("coverage")
+    return kind(datetime.fromisoformat(started_at), Coverage(coverage), **fields)
 
 
 def figures(tally: Tally | None) -> Figures:

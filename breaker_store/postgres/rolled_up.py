@@ -16,10 +16,9 @@ import asyncpg
 from breaker_store.core.buckets import Bucket, Span
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
-from breaker_store.postgres.rollups import Length
+from breaker_store.postgres.rollups import NUMBERS, TABLES
 
-LENGTHS: Final = {bucket: Length[bucket.name] for bucket in Bucket}
-_BUCKETS: Final = {int(length): bucket for bucket, length in LENGTHS.items()}
+_BUCKETS: Final = {number: bucket for bucket, number in NUMBERS.items()}
 
 # A snapshot means nothing on another server than the one that it was taken on.
 _PROGRESS: Final = """
@@ -134,7 +133,7 @@ class RolledUp:
             return False
         if bucket not in _NAMES:
             return True
-        return (LENGTHS[bucket].table, f"{to_datetime(start):{_NAMES[bucket]}}") in self.partitions
+        return (TABLES[bucket], f"{to_datetime(start):{_NAMES[bucket]}}") in self.partitions
 
 
 async def read_rolled_up(connection: Connection, now: int, span: Span) -> RolledUp:

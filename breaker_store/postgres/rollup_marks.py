@@ -16,8 +16,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
+from breaker_store.core.buckets import Bucket
 from breaker_store.postgres.connecting import Connection
-from breaker_store.postgres.rollups import Length
+from breaker_store.postgres.rollups import NUMBERS
 
 _PROGRESS: Final = """
 SELECT snapshot::text AS snapshot, server_id,
@@ -64,7 +65,7 @@ marked AS (
 UPDATE rollup_progress SET snapshot = pg_current_snapshot(), server_id = $1
 """
 
-_NUMBERS: Final = {length.name.lower(): int(length) for length in Length}
+_NUMBERS: Final = {bucket.value: number for bucket, number in NUMBERS.items()}
 MARK_NEW: Final = _MARK.format(new=_NEW, **_NUMBERS)
 MARK_ALL: Final = _MARK.format(new="true", **_NUMBERS)
 
@@ -111,10 +112,10 @@ async def hold(connection: Connection) -> None:
 
 
 async def next_due(
-    connection: Connection, length: Length, now: datetime, limit: int
+    connection: Connection, bucket: Bucket, now: datetime, limit: int
 ) -> tuple[datetime, datetime] | None:
     """Give begin and end of the oldest marked roll-ups that are over: at most `limit`, without a gap, of one UTC day."""
-    rows = await connection.fetch(_DUE, int(length), now - length.duration, limit)
+    rows = await connection.fetch(_DUE, NUMBERS[bucket], now - bucket.length, limit)
     if not rows:
         return None
     begin = end = rows[0]["started_at"]
@@ -122,9 +123,9 @@ async def next_due(
     for row in rows:
         if row["started_at"] != end or end == midnight:
             break
-        end += length.duration
+        end += bucket.length
     return begin, end
 
 
-async def delete_marks(connection: Connection, length: Length, begin: datetime, end: datetime) -> None:
-    await connection.execute(_DELETE, int(length), begin, end)
+async def delete_marks(connection: Connection, bucket: Bucket, begin: datetime, end: datetime) -> None:
+    await connection.execute(_DELETE, NUMBERS[bucket], begin, end)

@@ -14,39 +14,22 @@ of the progress (``SELECT FROM rollup_progress FOR UPDATE``) until it is recorde
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from enum import IntEnum
 from typing import Final
 
-from breaker_store.core.histogram import BUCKETS_IN_DOUBLING, bucket_begin_us
+from breaker_store.core.buckets import Bucket
+from breaker_store.core.histogram import BUCKET_BEGINS_US
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.rollups_sql import count_statement
 
-BUCKET_BEGINS: Final = [bucket_begin_us(bucket) for bucket in range(63 * BUCKETS_IN_DOUBLING + 1)]
-"""Where the buckets of the histogram begin, in microseconds: all that a column of durations can hold."""
+NUMBERS: Final = {Bucket.MINUTE: 0, Bucket.HOUR: 1, Bucket.DAY: 2}
+"""What stands for each in the tables that have roll-ups, or marks, of all lengths."""
 
-
-class Length(IntEnum):
-    """How long a roll-up is; the number stands for it in the tables."""
-
-    MINUTE = 0
-    HOUR = 1
-    DAY = 2
-
-    @property
-    def table(self) -> str:
-        return f"{self.name.lower()}_rollups"
-
-    @property
-    def duration(self) -> timedelta:
-        return {
-            Length.MINUTE: timedelta(minutes=1),
-            Length.HOUR: timedelta(hours=1),
-            Length.DAY: timedelta(days=1),
-        }[self]
-
+TABLES: Final = {bucket: f"{bucket}_rollups" for bucket in Bucket}
+"""Where the users' roll-ups of each length are."""
 
 COUNT: Final = {
-    length: count_statement(length.table, length, in_order=length is Length.MINUTE) for length in Length
+    bucket: count_statement(TABLES[bucket], NUMBERS[bucket], in_order=bucket is Bucket.MINUTE)
+    for bucket in Bucket
 }
 
 # A minute is found by the index on time, whatever the statistics of a new day say; each plan is for its own day.
@@ -67,7 +50,7 @@ SELECT
 """
 
 
-async def count(connection: Connection, length: Length, begin: datetime, end: datetime) -> int:
+async def count(connection: Connection, bucket: Bucket, begin: datetime, end: datetime) -> int:
     """Count the roll-ups from one time to another, which lie in one UTC day; tell how many rows that changed.
 
     The connection is in a transaction that holds the row of the progress, and has the partitions that it needs. Where the
@@ -78,7 +61,7 @@ async def count(connection: Connection, length: Length, begin: datetime, end: da
         return 0
     await connection.execute(SETTINGS)
     changed: int = await connection.fetchval(
-        COUNT[length], begin, end, day["drops"], BUCKET_BEGINS, length.duration
+        COUNT[bucket], begin, end, day["drops"], BUCKET_BEGINS_US, bucket.length
     )
     return changed
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     Date,
     DateTime,
     Double,
@@ -505,13 +506,18 @@ def _details_of_calls() -> list[Column[Any]]:
     ]
 
 
+def _quantiles() -> list[Column[Any]]:
+    # Worked out of the histogram when it was counted. Null: of no call it is known how long it took.
+    return [Column(name, Double) for name in ("p50_us", "p95_us", "p99_us")]
+
+
 def _rollups_by_time(table: str) -> Index:
     return Index(
         f"{table}_by_time", "started_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}
     )
 
 
-# The columns are the fields of `core.health.Tally`.
+# Most columns are the fields of `core.health.Tally`.
 minute_rollups = Table(
     "minute_rollups",
     metadata,
@@ -540,8 +546,11 @@ def _longer_rollups(name: str, comment: str, **options: Any) -> Table:
         *_rollup_key(),
         Column("refusals", BigInteger, nullable=False),
         Column("duration_us", BigInteger, nullable=False),
+        *_quantiles(),
         Column("successes", Integer, nullable=False),
         Column("failures", Integer, nullable=False),
+        # Of which it is known how long they took.
+        Column("timed_calls", Integer, nullable=False),
         _drops(),
         *_details_of_calls(),
         PrimaryKeyConstraint("user_id", "started_at", "drops"),
@@ -567,6 +576,8 @@ fleet_rollups = Table(
     Column("failures", BigInteger, nullable=False),
     Column("refusals", BigInteger, nullable=False),
     Column("duration_us", BigInteger, nullable=False),
+    Column("timed_calls", BigInteger, nullable=False),
+    *_quantiles(),
     # The users that had an outcome.
     Column("bots", Integer, nullable=False),
     # 0 minute, 1 hour, 2 day.
@@ -614,6 +625,22 @@ unhealthy_bots = Table(
     # 1 degraded, 2 unhealthy, 3 suspended.
     Column("status", SmallInteger, nullable=False),
     Column("findings", ARRAY(Text), nullable=False),
+    # In the list, worst first. Whom an operator suspended is known to them: it comes last.
+    Column(
+        "place",
+        ARRAY(BigInteger),
+        Computed(
+            """ARRAY[
+                (CASE status WHEN 2 THEN 0 WHEN 1 THEN 1 ELSE 2 END)::bigint,
+                (- round(COALESCE(error_rate, 0::double precision) * 1000000::double precision))::bigint,
+                (- failure_run)::bigint,
+                user_id
+            ]""",
+            persisted=True,
+        ),
+        nullable=False,
+        unique=True,
+    ),
     comment="The bots that are not healthy, as of when the fleet was judged last",
 )
 

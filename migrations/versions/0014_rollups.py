@@ -57,8 +57,12 @@ CREATE TABLE {table} (
     user_id bigint,
     refusals bigint NOT NULL,
     duration_us bigint NOT NULL,
+    p50_us double precision,
+    p95_us double precision,
+    p99_us double precision,
     successes integer NOT NULL,
     failures integer NOT NULL,
+    timed_calls integer NOT NULL,
     drops smallint,
     durations bigint[] NOT NULL,
     error_types jsonb,
@@ -73,6 +77,10 @@ CREATE TABLE fleet_rollups (
     failures bigint NOT NULL,
     refusals bigint NOT NULL,
     duration_us bigint NOT NULL,
+    timed_calls bigint NOT NULL,
+    p50_us double precision,
+    p95_us double precision,
+    p99_us double precision,
     bots integer NOT NULL,
     bucket smallint,
     drops smallint,
@@ -108,7 +116,13 @@ CREATE TABLE unhealthy_bots (
     average_ms double precision,
     failure_run integer NOT NULL,
     status smallint NOT NULL,
-    findings text[] NOT NULL
+    findings text[] NOT NULL,
+    place bigint[] NOT NULL GENERATED ALWAYS AS (ARRAY[
+        (CASE status WHEN 2 THEN 0 WHEN 1 THEN 1 ELSE 2 END)::bigint,
+        (- round(COALESCE(error_rate, 0::double precision) * 1000000::double precision))::bigint,
+        (- failure_run)::bigint,
+        user_id
+    ]) STORED UNIQUE
 )
 """
 

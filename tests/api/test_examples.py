@@ -79,6 +79,11 @@ def shape(value: Any) -> Any:
             return [shape(each) for each in value]
         case str() if END in value:
             return list(map(shape_line, value.splitlines()))
+        case bool():
+            return "bool"
+        case int() | float():
+            # JSON has one kind of number: a whole one may be written with a point or without.
+            return "number"
         case _:
             return type(value).__name__
 

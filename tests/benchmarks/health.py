@@ -40,8 +40,12 @@ _HISTOGRAM = """
 """
 
 _HOURS = f"""
-INSERT INTO hour_rollups (started_at, user_id, drops, successes, failures, refusals, duration_us, durations, error_types)
-SELECT date_trunc('hour', now(), 'UTC') - number * interval '1 hour', user_id, 0, 98, 10, 3, 40000000, durations,
+INSERT INTO hour_rollups (
+    started_at, user_id, drops, successes, failures, refusals, duration_us, timed_calls, p50_us, p95_us, p99_us, durations,
+    error_types
+)
+SELECT date_trunc('hour', now(), 'UTC') - number * interval '1 hour', user_id, 0, 98, 10, 3, 40000000, 108, 441234.56,
+    1048576.125, 1199999.99, durations,
     '{{"TimeoutError": 8, "NetworkError": 2}}'
 FROM generate_series(1, {HOURS}) AS number, generate_series(0, $1::bigint - 1) AS user_id, {_HISTOGRAM} AS histogram
 """
@@ -58,9 +62,11 @@ FROM generate_series(1, 60) AS number, generate_series(0, $1::bigint - 1) AS use
 
 _FLEET_HOURS = """
 INSERT INTO fleet_rollups (
-    bucket, started_at, drops, bots, successes, failures, refusals, duration_us, durations, error_types
+    bucket, started_at, drops, bots, successes, failures, refusals, duration_us, timed_calls, p50_us, p95_us, p99_us,
+    durations, error_types
 )
-SELECT 1, started_at, 0, count(*), sum(successes), sum(failures), sum(refusals), sum(duration_us), min(durations),
+SELECT 1, started_at, 0, count(*), sum(successes), sum(failures), sum(refusals), sum(duration_us), sum(timed_calls),
+    min(p50_us), min(p95_us), min(p99_us), min(durations),
     '{"TimeoutError": 8000, "NetworkError": 2000}'
 FROM hour_rollups
 GROUP BY started_at

@@ -6,17 +6,19 @@ import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
 
+from breaker_store.core.buckets import Bucket
 from breaker_store.core.events import EventId, Kind, Outcome, Permit
 from breaker_store.core.health import Tally, tally
-from breaker_store.core.histogram import COUNT_BITS, Histogram
+from breaker_store.core.histogram import COUNT_BITS, Histogram, quantiles_us
 from breaker_store.postgres.codec import microseconds, to_datetime
-from breaker_store.postgres.rollups import Length
+from breaker_store.postgres.health_history import QUANTILES
+from breaker_store.postgres.rollups import NUMBERS, TABLES
 
 SEQS = itertools.count(1)
 
@@ -113,10 +115,10 @@ Key = tuple[int, datetime, int]
 
 
 async def read_rollups(
-    connection: asyncpg.Connection, length: Length, since: datetime
+    connection: asyncpg.Connection, bucket: Bucket, since: datetime
 ) -> dict[Key, Tally | dict[str, Any]]:
     """Give a time's rows by user, begin and drops, read back as tallies are written."""
-    rows = await connection.fetch(f"SELECT * FROM {length.table} WHERE started_at >= $1", since)
+    rows = await connection.fetch(f"SELECT * FROM {TABLES[bucket]} WHERE started_at >= $1", since)
     return {(row["user_id"], row["started_at"], row["drops"]): as_fields(row) for row in rows}
 
 
@@ -131,33 +133,39 @@ def as_fields(row: asyncpg.Record) -> dict[str, Any]:
 
 
 IN_ORDER = ("weighted_us", "weight_left", "first_duration_us", "failure_run")
+WORKED_OUT = ("timed_calls", "p50_us", "p95_us", "p99_us")
 SUMMED = ("successes", "failures", "refusals", "duration_us", "durations", "error_types")
 
 
-def expected_fields(counted: Tally, length: Length) -> dict[str, Any]:
-    names = SUMMED + IN_ORDER if length is Length.MINUTE else SUMMED
-    fields = {name: getattr(counted, name) for name in names}
+def expected_fields(counted: Tally, bucket: Bucket) -> dict[str, Any]:
+    if bucket is not Bucket.MINUTE:
+        return worked_out({name: getattr(counted, name) for name in SUMMED})
+    fields = {name: getattr(counted, name) for name in SUMMED + IN_ORDER}
     # The server multiplies and adds in another order.
     close = {
-        name: pytest.approx(fields[name], rel=1e-9, abs=1e-90)
-        for name in ("weighted_us", "weight_left")
-        if name in fields
+        name: pytest.approx(fields[name], rel=1e-9, abs=1e-90) for name in ("weighted_us", "weight_left")
     }
     return fields | close
 
 
-def begin_of(at: int, length: Length) -> datetime:
-    length_us = length.duration // timedelta(microseconds=1)
-    return to_datetime(at // length_us * length_us)
+def worked_out(fields: dict[str, Any]) -> dict[str, Any]:
+    """Give the fields with what is stored beside their histogram."""
+    durations = fields["durations"]
+    found = (durations.total, *quantiles_us(durations.packed(), QUANTILES))
+    return fields | dict(zip(WORKED_OUT, found, strict=True))
 
 
-def recount(length: Length, epochs: Iterable[tuple[int, Sequence[Stored]]]) -> dict[Key, dict[str, Any]]:
+def begin_of(at: int, bucket: Bucket) -> datetime:
+    return to_datetime(bucket.begin(at))
+
+
+def recount(bucket: Bucket, epochs: Iterable[tuple[int, Sequence[Stored]]]) -> dict[Key, dict[str, Any]]:
     """Count events into roll-ups; those of each epoch were stored when so many drops had happened."""
     found: defaultdict[Key, list[Outcome]] = defaultdict(list)
     for drops, events in epochs:
         for user_id, each in events:
-            found[user_id, begin_of(each.at, length), drops].append(each)
-    return {key: expected_fields(tally(outcomes), length) for key, outcomes in found.items()}
+            found[user_id, begin_of(each.at, bucket), drops].append(each)
+    return {key: expected_fields(tally(outcomes), bucket) for key, outcomes in found.items()}
 
 
 def sum_of_fleet(rows: dict[Key, dict[str, Any]]) -> dict[tuple[datetime, int], dict[str, Any]]:
@@ -170,14 +178,14 @@ def sum_of_fleet(rows: dict[Key, dict[str, Any]]) -> dict[tuple[datetime, int], 
         sums["bots"] += 1
         for name in SUMMED:
             sums[name] += Counter(fields[name]) if name == "error_types" else fields[name]
-    return fleet
+    return {key: worked_out(sums) for key, sums in fleet.items()}
 
 
 async def read_fleet(
-    connection: asyncpg.Connection, length: Length, since: datetime
+    connection: asyncpg.Connection, bucket: Bucket, since: datetime
 ) -> dict[tuple[datetime, int], dict[str, Any]]:
     rows = await connection.fetch(
-        "SELECT * FROM fleet_rollups WHERE bucket = $1 AND started_at >= $2", int(length), since
+        "SELECT * FROM fleet_rollups WHERE bucket = $1 AND started_at >= $2", NUMBERS[bucket], since
     )
     return {(row["started_at"], row["drops"]): as_fields(row) for row in rows}
 

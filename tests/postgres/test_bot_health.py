@@ -13,7 +13,8 @@ import pytest
 from breaker_store.core.buckets import Bucket, Span
 from breaker_store.core.events import Kind, Outcome
 from breaker_store.core.health import DEFAULT_THRESHOLDS, MINUTE_US, Tally, tally
-from breaker_store.postgres.bot_health import BotHealth, bot_health, bot_history
+from breaker_store.postgres.bot_health import BotHealth, bot_health
+from breaker_store.postgres.bot_history import bot_history
 from breaker_store.postgres.bot_tallies import read_tally
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.fleet_history import FleetHistoryItem, fleet_history

@@ -12,10 +12,12 @@ import asyncpg
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as some
 
+from breaker_store.core.buckets import Bucket
 from breaker_store.core.events import Kind
+from breaker_store.core.histogram import BUCKET_BEGINS_US
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.rollup_marks import MARK_NEW
-from breaker_store.postgres.rollups import BUCKET_BEGINS, COUNT, SETTINGS, Length
+from breaker_store.postgres.rollups import COUNT, SETTINGS, TABLES
 from breaker_store.rolling_up import roll_up, roll_up_once
 from tests.postgres.rolling_up import (
     FIRST_DAY,
@@ -181,10 +183,10 @@ async def test_roll_ups_are_what_counting_the_events_gives_whatever_happens(
         await lived.take(step, detail)
     await lived.finish()
 
-    for length in Length:
-        expected = recount(length, lived.in_epochs())
-        assert await read_rollups(lived.connection, length, lived.first) == expected
-        assert await read_fleet(lived.connection, length, lived.first) == sum_of_fleet(expected)
+    for bucket in Bucket:
+        expected = recount(bucket, lived.in_epochs())
+        assert await read_rollups(lived.connection, bucket, lived.first) == expected
+        assert await read_fleet(lived.connection, bucket, lived.first) == sum_of_fleet(expected)
     assert await lived.connection.fetchval("SELECT count(*) FROM rollup_marks") == 0
 
 
@@ -206,7 +208,7 @@ async def test_what_is_not_over_waits(connection: asyncpg.Connection, database_u
     await ensure_days(connection, [event.outcome.at for event in made])
     await store(connection, made)
     report = await roll_up_once(database_url)
-    assert report.counted[Length.MINUTE] >= 1
+    assert report.counted[Bucket.MINUTE] >= 1
     assert await connection.fetchval("SELECT max(started_at) FROM minute_rollups") <= now
     assert await connection.fetchval("SELECT max(started_at) > $1 FROM rollup_marks WHERE bucket = 0", now)
 
@@ -237,8 +239,8 @@ async def test_on_another_server_everything_is_counted_again(
     await roll_up_once(database_url)
     await connection.execute("UPDATE rollup_progress SET server_id = 1, snapshot = '1000000:1000000:'")
     await store_successes(connection, (1, 1))
-    assert (await roll_up_once(database_url)).counted[Length.MINUTE] == 2
-    assert (await roll_up_once(database_url)).counted[Length.MINUTE] == 0
+    assert (await roll_up_once(database_url)).counted[Bucket.MINUTE] == 2
+    assert (await roll_up_once(database_url)).counted[Bucket.MINUTE] == 0
 
 
 async def test_a_restored_ledgers_transactions_that_are_yet_to_come_are_not_marked_each_time(
@@ -250,8 +252,8 @@ async def test_a_restored_ledgers_transactions_that_are_yet_to_come_are_not_mark
         "ALTER TABLE writer_batches DISABLE TRIGGER USER; UPDATE writer_batches SET xid = '1000000'"
     )
     await owner.execute("UPDATE rollup_progress SET server_id = 1")
-    assert (await roll_up_once(database_url)).counted[Length.MINUTE] == 1
-    assert (await roll_up_once(database_url)).counted[Length.MINUTE] == 0
+    assert (await roll_up_once(database_url)).counted[Bucket.MINUTE] == 1
+    assert (await roll_up_once(database_url)).counted[Bucket.MINUTE] == 0
 
 
 async def test_an_import_over_years_marks_the_days_alone_that_have_outcomes(
@@ -261,7 +263,7 @@ async def test_an_import_over_years_marks_the_days_alone_that_have_outcomes(
     await ensure_days(connection, [event.outcome.at for event in made])
     await store(connection, made)
     report = await roll_up_once(database_url)
-    assert report.counted == {Length.MINUTE: 1_440 + 1, Length.HOUR: 24 + 1, Length.DAY: 2}
+    assert report.counted == {Bucket.MINUTE: 1_440 + 1, Bucket.HOUR: 24 + 1, Bucket.DAY: 2}
 
 
 async def test_a_day_that_is_gone_and_not_recorded_yet_keeps_what_was_counted(
@@ -294,8 +296,8 @@ async def test_an_erased_persons_roll_ups_have_the_pseudonym_and_no_error_types(
         f" UPDATE breaker_events SET user_id = -9, error_type = NULL WHERE user_id = 1"
         f" AND occurred_at < '{to_datetime(late)}'; SELECT erase_rollups(1, -9)"
     )
-    for length in Length:
-        rows = await connection.fetch(f"SELECT user_id, error_types FROM {length.table}")
+    for bucket in Bucket:
+        rows = await connection.fetch(f"SELECT user_id, error_types FROM {TABLES[bucket]}")
         assert {row["user_id"] for row in rows} == {-9, 2}
         assert {row["user_id"]: row["error_types"] for row in rows}[-9] is None
     fleets = await connection.fetch(
@@ -325,11 +327,11 @@ async def test_a_minute_is_found_by_time_in_its_day_alone_and_new_batches_by_the
         await connection.execute(SETTINGS)
         nodes = await explain(
             connection,
-            COUNT[Length.MINUTE],
+            COUNT[Bucket.MINUTE],
             DAY + 3 * A_MINUTE,
             DAY + 4 * A_MINUTE,
             0,
-            BUCKET_BEGINS,
+            BUCKET_BEGINS_US,
             A_MINUTE,
         )
     assert days_read(nodes) == {f"{DAY:%Y%m%d}"}
