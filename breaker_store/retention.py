@@ -38,6 +38,8 @@ EVERY_SECONDS: Final = 3_600.0
 DAYS_AHEAD: Final = 7
 
 _TIMEOUT_SECONDS: Final = 600.0
+_ROLLUP_ATTEMPTS: Final = 60
+_ROLLUP_PAUSE_SECONDS: Final = 1.0
 
 _ALONE: Final = "SELECT pg_try_advisory_lock(1651665779, 7)"
 _NOT_ALONE: Final = "SELECT pg_advisory_unlock(1651665779, 7)"
@@ -115,7 +117,7 @@ async def maintain(database_url: str, actor: str | None) -> Report:
     async with _connected(database_url) as connection:
         if not await connection.fetchval(_ALONE):
             raise MaintenanceBusyError
-        await roll_up_once(database_url)
+        await _roll_up(database_url)
         run = _Run(database_url, connection, actor)
         await run.make_partitions()
         for kind, spans in groupby(await list_due(connection), key=lambda span: span.kind):
@@ -123,6 +125,14 @@ async def maintain(database_url: str, actor: str | None) -> Report:
         # The server would notice a little later that this process is gone, and the next one find it taken.
         await connection.execute(_NOT_ALONE)
     return run.report
+
+
+async def _roll_up(database_url: str) -> None:
+    """Roll up; if somebody else is at it, wait a while for them, since what is not counted can't go."""
+    for _ in range(_ROLLUP_ATTEMPTS):
+        if (await roll_up_once(database_url)).finished:
+            return
+        await asyncio.sleep(_ROLLUP_PAUSE_SECONDS)
 
 
 class _Run:

@@ -21,7 +21,7 @@ from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.rolled_up import RolledUp
 from breaker_store.postgres.rollups import TABLES
-from breaker_store.postgres.rollups_sql import NEGLIGIBLE_AFTER
+from breaker_store.postgres.rollups_sql import NEGLIGIBLE_AFTER, bounded
 
 Tallies = dict[int, Tally]
 """By where their buckets begin; a bucket without any outcome may be left out."""
@@ -86,7 +86,7 @@ SELECT
     count(*) FILTER (WHERE kind = 1) AS successes,
     count(*) FILTER (WHERE kind = 2) AS failures,
     coalesce(sum(coalesce(count, 1)) FILTER (WHERE kind = 3), 0)::bigint AS refusals,
-    coalesce(sum(duration_us), 0)::bigint AS duration_us,
+    {bounded("sum(duration_us)")}::bigint AS duration_us,
     (SELECT durations FROM timed WHERE timed.started_at = outcome.started_at) AS durations,
     (SELECT error_types FROM mistaken WHERE mistaken.started_at = outcome.started_at) AS error_types,
     coalesce(sum({WEIGHT}::float8 * power({1 - WEIGHT}::float8, least(timed_since - 1, {NEGLIGIBLE_AFTER})) * duration_us), 0) AS weighted_us,

@@ -20,7 +20,7 @@ from breaker_store.core.histogram import COUNT_BITS, COUNT_MASK, bucket_of
 from breaker_store.postgres.codec import STATES
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.rollups import NUMBERS
-from breaker_store.postgres.rollups_sql import NEGLIGIBLE_AFTER
+from breaker_store.postgres.rollups_sql import NEGLIGIBLE_AFTER, bounded
 
 STATUS_NUMBERS: Final = {Status.DEGRADED: 1, Status.UNHEALTHY: 2, Status.SUSPENDED: 3}
 
@@ -35,7 +35,7 @@ SELECT user_id,
     sum(successes)::bigint AS successes,
     sum(failures)::bigint AS failures,
     sum(refusals)::bigint AS refusals,
-    sum(duration_us)::bigint AS duration_us,
+    {bounded("sum(duration_us)")}::bigint AS duration_us,
     sum(timed)::bigint AS timed,
     sum(weighted_us * {_LEFT.format(calls="timed_later")}) AS weighted_us,
     {_LEFT.format(calls="sum(timed)")} AS weight_left,
@@ -112,7 +112,7 @@ UPDATE fleet_health SET (
     ) AS bots,
     (
         SELECT coalesce(sum(successes), 0) AS successes, coalesce(sum(failures), 0) AS failures,
-            coalesce(sum(refusals), 0) AS refusals, coalesce(sum(duration_us), 0) AS duration_us,
+            coalesce(sum(refusals), 0) AS refusals, {bounded("sum(duration_us)")} AS duration_us,
             coalesce(sum(timed_calls), 0) AS timed_calls
         FROM fleet_rollups
         WHERE bucket = {NUMBERS[Bucket.MINUTE]} AND started_at >= $1 AND started_at < $2

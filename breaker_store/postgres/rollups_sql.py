@@ -21,6 +21,12 @@ from breaker_store.core.histogram import COUNT_BITS, COUNT_MASK
 NEGLIGIBLE_AFTER: Final = 700
 """After so many calls an earlier one weighs less than 1e-108, and is not multiplied further: Postgres refuses underflow."""
 
+
+def bounded(total: str) -> str:
+    """Keep a sum within its column, 0 for none: an import may bring durations that are absurd, and must not stop all counting."""
+    return f"least(coalesce({total}, 0), {2**63 - 1})"
+
+
 _OUTCOMES = f"""
     FROM breaker_outcomes
     WHERE occurred_at >= $1 AND occurred_at < $2 AND kind IN ({Kind.SUCCESS}, {Kind.FAILURE}, {Kind.REJECTED})
@@ -34,7 +40,7 @@ _SUMS = f"""
         count(*) FILTER (WHERE kind = {Kind.SUCCESS}) AS successes,
         count(*) FILTER (WHERE kind = {Kind.FAILURE}) AS failures,
         coalesce(sum(coalesce(count, 1)) FILTER (WHERE kind = {Kind.REJECTED}), 0) AS refusals,
-        coalesce(sum(duration_us) FILTER (WHERE kind <> {Kind.REJECTED}), 0) AS duration_us
+        {bounded(f"sum(duration_us) FILTER (WHERE kind <> {Kind.REJECTED})")} AS duration_us
 """
 
 
@@ -114,7 +120,7 @@ cumulated AS (
 ),
 summed AS (
     SELECT user_id, started_at, sum(successes)::bigint AS successes, sum(failures)::bigint AS failures,
-        sum(refusals)::bigint AS refusals, sum(duration_us)::bigint AS duration_us,
+        sum(refusals)::bigint AS refusals, {bounded("sum(duration_us)")}::bigint AS duration_us,
         coalesce(
             array_agg((bucket::bigint << {COUNT_BITS}) + calls ORDER BY bucket) FILTER (WHERE bucket IS NOT NULL), '{{}}'
         ) AS durations,
@@ -130,7 +136,7 @@ counted AS MATERIALIZED (
 _FLEET = f"""
 fleet AS (
     SELECT started_at, count(*) AS bots, sum(successes) AS successes, sum(failures) AS failures,
-        sum(refusals) AS refusals, sum(duration_us) AS duration_us
+        sum(refusals) AS refusals, {bounded("sum(duration_us)")} AS duration_us
     FROM counted
     GROUP BY started_at
 ),

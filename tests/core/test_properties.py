@@ -162,8 +162,10 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(reason=st.sampled_from(["unpaid", "abuse"]))
     def suspend(self, reason: str) -> None:
+        earlier = self.state.suspension
         self.run_command(Suspend(*self.identity(), "ann", reason))
-        assert self.state.suspension == Suspension("ann", reason, self.now)
+        since = self.now if earlier is None else earlier.at
+        assert self.state.suspension == Suspension("ann", reason, since)
 
     @precondition(lambda self: self.state.suspension is not None)
     @rule()

@@ -309,6 +309,17 @@ async def test_an_erased_persons_roll_ups_have_the_pseudonym_and_no_error_types(
     assert [tuple(row) for row in rows] == [(-9, 1), (2, 1), (1, 1)]
 
 
+async def test_absurd_durations_stop_nobodys_counting(
+    connection: asyncpg.Connection, database_url: str
+) -> None:
+    made = [Stored(1, outcome(Kind.SUCCESS, at(DAY, minute), 2**63 - 1)) for minute in (0, 0, 1)]
+    await ensure_days(connection, [event.outcome.at for event in made])
+    await store(connection, made)
+    assert (await roll_up_once(database_url)).finished
+    for table in ("minute_rollups", "hour_rollups", "day_rollups", "fleet_rollups"):
+        assert await connection.fetchval(f"SELECT max(duration_us) FROM {table}") == 2**63 - 1
+
+
 async def test_roll_ups_pass_by_while_someone_holds_the_progress(
     owner: asyncpg.Connection, database_url: str
 ) -> None:
