@@ -46,7 +46,8 @@ async def list_unhealthy_bots(
 ) -> UnhealthyBotsAnswer:
     """List the bots that are not healthy, worst first; suspended ones come last."""
     page = await fleet_health.unhealthy_bots(connection, limit=query.limit, after=query.after())
-    return UnhealthyBotsAnswer(bots=page.items, next_cursor=write_optional(page.next_cursor))
+    as_of = await fleet_health.judged_at(connection)
+    return UnhealthyBotsAnswer(as_of=as_of, bots=page.items, next_cursor=write_optional(page.next_cursor))
 
 
 @router.get(

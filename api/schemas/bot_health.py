@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -66,6 +67,9 @@ class FleetHealthAnswer(Answer):
 
 
 class UnhealthyBotsAnswer(Answer):
+    as_of: datetime | None = Field(
+        description="When the roll-ups judged all bots last; null if they never did, and the list says nothing."
+    )
     bots: list[UnhealthyBot]
     next_cursor: str | None = Field(description="Where the next page begins; null at the end.")
 

@@ -23,6 +23,7 @@ from breaker_store.demo.screen import Display, Introduction, choose_display
 from breaker_store.demo.serving import DEFAULT_PORT, HOST, bind_api_port, find_api, serve_api
 from breaker_store.demo.wording import describe_end, describe_known
 from breaker_store.errors import ConfigurationError
+from breaker_store.rolling_up import rolling_up
 from breaker_store.runtime.recorder import Recorder
 from breaker_store.settings import Location
 from breaker_store.store import BreakerStore, open_database
@@ -100,6 +101,7 @@ async def _run(  # noqa: PLR0913, PLR0917 - what `run_demo` was told, and what i
         _in_thread(find_api) as create_app,
         _database(location, display) as url,
         serve_api((await create_app)(url), listener),
+        rolling_up(url),
         _store(url, result) as store,
     ):
         introduction = _introduce(store, bots, listener)

@@ -58,6 +58,12 @@ async def fleet_health(connection: AsyncConnection) -> FleetHealth | None:
     return None if row["judged_at"] is None else _read_fleet(row)
 
 
+async def judged_at(connection: AsyncConnection) -> datetime | None:
+    """Tell when the bots were judged last; None if they never were."""
+    at: datetime | None = await connection.scalar(select(tables.fleet_health.c.judged_at))
+    return at
+
+
 def _read_fleet(row: RowMapping) -> FleetHealth:
     healthy = row["bots"] - row["degraded"] - row["unhealthy"] - row["suspended"]
     calls, timed = row["successes"] + row["failures"], row["timed_calls"]

@@ -41,7 +41,8 @@ async def get(client: httpx.AsyncClient, path: str, **parameters: object) -> dic
 
 async def test_a_fleet_that_was_not_judged_yet_has_no_health(client):
     assert (await get(client, "/health"))["health"] is None
-    assert (await get(client, "/unhealthy"))["bots"] == []
+    unhealthy = await get(client, "/unhealthy")
+    assert (unhealthy["as_of"], unhealthy["bots"]) == (None, [])
 
 
 async def test_the_fleets_health_is_told_as_it_was_judged(client, owner: asyncpg.Connection):
@@ -160,7 +161,8 @@ async def test_what_nobody_has_counted_yet_says_so_in_the_fleets_history(client,
 async def test_what_is_not_kept_any_more_says_so(client, import_lines, owner):
     await import_lines(outcomes(101, "S", SLOW))
     await owner.execute(
-        "INSERT INTO dropped_partitions (outcomes, bytes, day, drops) VALUES (1, 1, '2026-02-28', 1)"
+        "INSERT INTO dropped_partitions (outcomes, bytes, day, drops) VALUES (1, 1, '2026-02-28', 1);"
+        " INSERT INTO dropped_rollups (kind, first_day, last_day) VALUES ('hours', '2026-02-01', '2026-02-28')"
     )
     since = "2026-02-28T23:00:00Z"
     for path in ("/101/health/history", "/health/history"):
