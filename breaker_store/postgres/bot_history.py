@@ -110,5 +110,6 @@ async def _read_figures(
 
 
 def _write_minute(*told: Any) -> str:
-    sums, error_types = told[:-1], told[-1]
-    return write_figures(make_figures(*sums, json.loads(error_types or "{}")))
+    successes, failures, refusals, duration_us, durations, error_types = told
+    types = json.loads(error_types or "{}")
+    return write_figures(make_figures(successes, failures, refusals, duration_us, durations, types))

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from breaker_store.errors import LogUnavailableError, NotMigratedError, SchemaTooNewError
-from breaker_store.postgres.asking import ask
+from breaker_store.postgres.asking import ask, ask_at_one_moment
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.reading import create_engine
 
@@ -52,6 +52,38 @@ async def test_a_question_is_put_again_if_the_connection_is_lost_meanwhile(
 
     await ask(engine, question)
     assert len(set(asked)) == 2
+
+
+async def test_all_statements_of_a_question_see_the_same_moment(engine, connection: asyncpg.Connection):
+    async def question(lent: Connection) -> list[int]:
+        seen = []
+        for user_id in (1, 2):
+            seen.append(await lent.fetchval("SELECT count(*) FROM breaker_states"))
+            await connection.execute("INSERT INTO breaker_states (user_id) VALUES ($1)", user_id)
+        return seen
+
+    assert await ask_at_one_moment(engine, question) == [0, 0]
+    assert await ask(engine, lambda lent: lent.fetchval("SELECT count(*) FROM breaker_states")) == 2
+
+
+async def test_a_question_that_is_given_up_leaves_nobody_its_moment(engine, connection: asyncpg.Connection):
+    begun = asyncio.Event()
+
+    async def question(lent: Connection) -> None:
+        begun.set()
+        await lent.fetchval("SELECT pg_sleep(60)")
+
+    task = asyncio.create_task(ask_at_one_moment(engine, question))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await connection.execute("INSERT INTO breaker_states (user_id) VALUES (1)")
+
+    async def count(lent: Connection) -> int:
+        return await lent.fetchval("SELECT count(*) FROM breaker_states")
+
+    assert await ask_at_one_moment(engine, count) == 1
 
 
 async def test_a_question_is_put_twice_at_most(engine, connection: asyncpg.Connection):
