@@ -24,6 +24,7 @@ from breaker_store.errors import LogUnavailableError, StoreError
 from breaker_store.postgres.connecting import UNREACHABLE, Connection, connect, described
 from breaker_store.postgres.partitions import OutcomePartitions
 from breaker_store.postgres.retention import (
+    Pause,
     Span,
     drop,
     list_due,
@@ -106,7 +107,7 @@ async def plan(database_url: str) -> Plan:
     return Plan(due, owing, [(span, why) for span, why in reasons if why is not None])
 
 
-async def maintain(database_url: str, actor: str | None) -> Report:
+async def maintain(database_url: str, actor: str | None, *, pause: Pause = asyncio.sleep) -> Report:
     """Do once what has to be done, as the application's role.
 
     Raises:
@@ -117,7 +118,7 @@ async def maintain(database_url: str, actor: str | None) -> Report:
     async with _connected(database_url) as connection:
         if not await connection.fetchval(_ALONE):
             raise MaintenanceBusyError
-        await _roll_up(database_url)
+        await _roll_up(database_url, pause)
         run = _Run(database_url, connection, actor)
         await run.make_partitions()
         for kind, spans in groupby(await list_due(connection), key=lambda span: span.kind):
@@ -127,12 +128,12 @@ async def maintain(database_url: str, actor: str | None) -> Report:
     return run.report
 
 
-async def _roll_up(database_url: str) -> None:
+async def _roll_up(database_url: str, pause: Pause) -> None:
     """Roll up; if somebody else is at it, wait a while for them, since what is not counted can't go."""
     for _ in range(_ROLLUP_ATTEMPTS):
         if (await roll_up_once(database_url)).finished:
             return
-        await asyncio.sleep(_ROLLUP_PAUSE_SECONDS)
+        await pause(_ROLLUP_PAUSE_SECONDS)
 
 
 class _Run:

@@ -26,7 +26,10 @@ WHERE inhparent = 'breaker_outcomes'::regclass AND NOT inhdetachpending
 ORDER BY day
 """
 
-# It opens the partition of one day.
+# Each of the two opens the partition of one day.
+_HAS_OUTCOME = """
+SELECT EXISTS (SELECT FROM breaker_outcomes WHERE occurred_at >= $1 AND occurred_at < $2 AND occurred_at <= $3)
+"""
 _OLDEST_OUTCOME = "SELECT min(occurred_at) FROM breaker_outcomes WHERE occurred_at >= $1 AND occurred_at < $2"
 
 _OLDEST_TRANSITION = "SELECT min(occurred_at) FROM breaker_transitions"
@@ -79,7 +82,10 @@ async def check_horizon(connection: Connection, at: datetime) -> None:
         HorizonError: it doesn't.
 
     """
-    horizon = await _kept_from(connection) or await _oldest_event(connection)
+    kept_from = await _kept_from(connection)
+    if kept_from is None and await _has_event(connection, at):
+        return
+    horizon = kept_from or await _oldest_event(connection)
     if horizon is None or at < horizon:
         raise HorizonError(at, horizon)
 
@@ -102,16 +108,29 @@ async def _kept_from(connection: Connection) -> datetime | None:
     return None if day is None else _begin(day) + _DAY
 
 
-async def _oldest_event(connection: Connection) -> datetime | None:
+async def _has_event(connection: Connection, until: datetime) -> bool:
+    """Tell whether anything happened up to an instant: a look at one transition and one outcome."""
     transition: datetime | None = await connection.fetchval(_OLDEST_TRANSITION)
+    if transition is not None and transition <= until:
+        return True
+    day = await _oldest_day(connection)
+    return day is not None and bool(await connection.fetchval(_HAS_OUTCOME, day, day + _DAY, until))
+
+
+async def _oldest_event(connection: Connection) -> datetime | None:
+    day = await _oldest_day(connection)
+    outcome = None if day is None else await connection.fetchval(_OLDEST_OUTCOME, day, day + _DAY)
+    found = (outcome, await connection.fetchval(_OLDEST_TRANSITION))
+    return min((at for at in found if at is not None), default=None)
+
+
+async def _oldest_day(connection: Connection) -> datetime | None:
+    """Give the beginning of the first day of which outcomes are kept; None if there is no outcome."""
     for row in await connection.fetch(_DAYS):
         begin = _begin(row["day"])
-        if transition is not None and transition < begin:
-            break
-        outcome: datetime | None = await connection.fetchval(_OLDEST_OUTCOME, begin, begin + _DAY)
-        if outcome is not None:
-            return outcome if transition is None else min(outcome, transition)
-    return transition
+        if await connection.fetchval(_HAS_OUTCOME, begin, begin + _DAY, begin + _DAY):
+            return begin
+    return None
 
 
 def _begin(day: date) -> datetime:

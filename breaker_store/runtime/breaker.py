@@ -18,26 +18,17 @@ from types import TracebackType
 from typing import Literal, ParamSpec, Self, TypeVar
 from uuid import UUID
 
-from breaker_store.core.cleaning import clean_name, clean_text
+from breaker_store.core.cleaning import clean_name
 from breaker_store.core.decide import (
     Abandon,
-    Action,
     Admit,
-    ChangePolicy,
-    ForceOpen,
-    Release,
     Report,
-    Reset,
-    Resume,
-    Suspend,
     decide,
-    end_after,
     permit_of,
 )
 from breaker_store.core.events import (
     CircuitState,
     Event,
-    EventId,
     Kind,
     Outcome,
     Permit,
@@ -51,11 +42,9 @@ from breaker_store.errors import (
     CircuitBreakerOpenError,
     ConfigurationError,
     NotCommittedError,
-    NotForcedOpenError,
-    NotSuspendedError,
-    SuspendedError,
 )
 from breaker_store.ports import MarkKind
+from breaker_store.runtime.by_hand import HandledBreaker
 from breaker_store.runtime.calls import (
     NOT_CALLED,
     describe_error,
@@ -81,7 +70,7 @@ _BEHIND, _COMMITTED = Durability.BEHIND, Durability.COMMITTED
 logger = logging.getLogger(__name__)
 
 
-class CircuitBreaker:
+class CircuitBreaker(HandledBreaker):
     """Refuses calls that would probably fail, by the rules of its `Policy`, and remembers what it saw.
 
     Made alone it belongs to nobody and keeps its state in memory. `CircuitBreakerRegistry.get_breaker` gives the
@@ -323,93 +312,6 @@ class CircuitBreaker:
     def get_state(self) -> StateDict:
         return describe_state(self._state, self._state.remaining_us(self._surroundings.clock.now_us()))
 
-    def reset(self, *, actor: str | None = None, reason: str | None = None) -> None:
-        """Close the breaker and forget its failures, whatever its state; who and why go into the log.
-
-        Raises:
-            SuspendedError: the bot is suspended; nothing came of it.
-
-        """
-        self._refuse_suspended()
-        self._act(Reset(*self._new_count(), _clean(actor), _clean(reason)))
-
-    def force_open(
-        self, *, for_seconds: float | None = None, actor: str | None = None, reason: str | None = None
-    ) -> None:
-        """Refuse all calls, whatever the state; who and why go into the log.
-
-        for_seconds: how long, more than 0 and at most ten years: the next call after that may try. None refuses until
-            somebody releases or resets the breaker. One that is forced open already gets the new end.
-
-        Raises:
-            ValueError: the time is out of its bounds.
-            SuspendedError: the bot is suspended; nothing came of it.
-
-        """
-        self._refuse_suspended()
-        now, event_id, era = self._new_count()
-        until = None if for_seconds is None else end_after(now, for_seconds)
-        self._act(ForceOpen(now, event_id, era, until, _clean(actor), _clean(reason)))
-
-    def release(self, *, actor: str | None = None, reason: str | None = None) -> None:
-        """Close a breaker that is forced open, with no failure counted; who and why go into the log.
-
-        Raises:
-            NotForcedOpenError: it is not; nothing came of it.
-            SuspendedError: the bot is suspended; nothing came of it.
-
-        """
-        self._refuse_suspended()
-        if not self._state.forced:
-            raise NotForcedOpenError(self.user_id)
-        self._act(Release(*self._new_count(), _clean(actor), _clean(reason)))
-
-    def suspend(self, *, actor: str | None = None, reason: str | None = None) -> None:
-        """Refuse all calls with this reason until somebody resumes the bot; who and why go into the log.
-
-        Nothing else ends it: not a reset, not a release. One that is suspended already gets the new reason.
-        """
-        self._act(Suspend(*self._new_count(), _clean(actor), _clean(reason)))
-
-    def resume(self, *, actor: str | None = None, reason: str | None = None) -> None:
-        """Close the breaker of a bot that is suspended, with no failure counted; who and why go into the log.
-
-        Raises:
-            NotSuspendedError: it is not; nothing came of it.
-
-        """
-        if self._state.suspension is None:
-            raise NotSuspendedError(self.user_id)
-        self._act(Resume(*self._new_count(), _clean(actor), _clean(reason)))
-
-    def _refuse_suspended(self) -> None:
-        if self._state.suspension is not None:
-            raise SuspendedError(self.user_id)
-
-    def set_policy(self, policy: Policy, *, actor: str | None = None, reason: str | None = None) -> None:
-        """Give this user rules of their own; nothing happens if they have these already."""
-        if self._state.policy_is_own and self._state.policy == policy:
-            return
-        now, event_id, _ = self._new_count()
-        self._act(ChangePolicy(now, event_id, policy, _clean(actor), _clean(reason)))
-
-    def go_back_to_default(self, policy: Policy, *, actor: str | None, reason: str | None) -> None:
-        """Give up this user's own rules for the default, if there are any; for the registry, which has it."""
-        if self._state.policy_is_own:
-            now, event_id, _ = self._new_count()
-            self._act(ChangePolicy(now, event_id, policy, _clean(actor), _clean(reason), is_own=False))
-
-    def _new_count(self) -> tuple[int, EventId, int]:
-        """Give what a command by hand needs beside who and why: the time, its event's id, and an era."""
-        journal = self._surroundings.journal
-        return self._surroundings.clock.now_us(), journal.next_id(), journal.draw_era()
-
-    def _act(self, action: Action) -> None:
-        self._take_on(decide(self._state, action))
-        journal = self._surroundings.journal
-        if journal.durability is not _BEHIND:
-            journal.write_through()
-
     def adopt(self, state: BreakerState, news: Transition | None = None) -> None:
         """Take on a state that the store has; `news` is the transition to tell listeners of, if there is one."""
         self._state = state
@@ -558,7 +460,3 @@ class CircuitBreaker:
         if after.calm:
             return Marking(MarkKind.RUN_ENDED, after.last_failure)
         return Marking(MarkKind.FAILED, after.last_failure)
-
-
-def _clean(text: str | None) -> str | None:
-    return None if text is None else clean_text(text)

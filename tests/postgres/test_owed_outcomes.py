@@ -45,6 +45,9 @@ def remember(past: Past, owner: asyncpg.Connection) -> Remember:
 async def drop_first_day(connection: asyncpg.Connection) -> None:
     await connection.execute("ALTER TABLE breaker_outcomes DETACH PARTITION breaker_outcomes_20240301")
     await connection.execute("DROP TABLE breaker_outcomes_20240301")
+    await connection.execute(
+        "INSERT INTO dropped_partitions (day, drops, outcomes, bytes) VALUES ('2024-03-01', 1, 1, 1)"
+    )
 
 
 async def carry_over(database_url: str, before: date = SECOND_DAY, **options: StateVersion) -> bool:

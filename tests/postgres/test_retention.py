@@ -53,7 +53,7 @@ async def test_a_day_goes_when_its_time_has_come_and_the_log_says_so(two_days, c
     await keep(two_days, "outcomes", 30)
     await two_days.execute(
         "INSERT INTO fleet_rollups (bucket, started_at, drops, bots, successes, failures, refusals, duration_us,"
-        " durations) VALUES (2, '2024-03-01 00:00+00', 0, 1, 5, 2, 1, 0, '{}')"
+        " timed_calls, durations) VALUES (2, '2024-03-01 00:00+00', 0, 1, 5, 2, 1, 0, 0, '{}')"
     )
     assert await call(connection) is None
     assert await old_days(connection) == [SECOND]
@@ -181,8 +181,8 @@ async def test_a_late_event_makes_the_day_anew_and_it_goes_again_when_it_is_old(
 
 
 FLEET = """
-INSERT INTO fleet_rollups (bucket, started_at, drops, bots, successes, failures, refusals, duration_us, durations)
-SELECT bucket, at, 0, 1, 1, 0, 0, 0, '{}'
+INSERT INTO fleet_rollups (bucket, started_at, drops, bots, successes, failures, refusals, duration_us, timed_calls, durations)
+SELECT bucket, at, 0, 1, 1, 0, 0, 0, 0, '{}'
 FROM (VALUES
     (0, timestamptz '2024-03-01 23:59+00'), (0, '2024-03-02 00:00+00'), (1, '2024-03-01 23:00+00'), (1, '2024-04-01 00:00+00'),
     (2, '2024-03-01 00:00+00'), (2, '2024-03-02 00:00+00')
@@ -210,8 +210,8 @@ async def test_rollups_go_with_the_fleets(two_days, connection, kind: str, bucke
 async def test_days_of_rollups_are_rows_that_are_deleted(two_days, connection) -> None:
     await two_days.execute(FLEET)
     await two_days.execute(
-        "INSERT INTO day_rollups (started_at, user_id, refusals, duration_us, successes, failures, drops, durations)"
-        " SELECT started_at, 1, 0, 0, 1, 0, 0, '{}' FROM fleet_rollups WHERE bucket = 2"
+        "INSERT INTO day_rollups (started_at, user_id, refusals, duration_us, timed_calls, successes, failures, drops,"
+        " durations) SELECT started_at, 1, 0, 0, 0, 1, 0, 0, '{}' FROM fleet_rollups WHERE bucket = 2"
     )
     await keep(two_days, "days", 30)
     [span, _] = await list_due(connection)

@@ -23,12 +23,12 @@ SELECT ago, number, 100 * number - 99, 100 * number, 100, 1, 0, sha256('any'),
     CASE WHEN number > 1 THEN sha256('any') END, at, at
 FROM generate_series(1, 3) AS ago, generate_series(1, 10) AS number,
     LATERAL (SELECT date_trunc('day', now(), 'UTC') - ago * interval '1 day' + number * interval '1 minute' AS at) AS batch;
-INSERT INTO fleet_rollups (bucket, started_at, drops, bots, successes, failures, refusals, duration_us, durations)
+INSERT INTO fleet_rollups (bucket, started_at, drops, bots, successes, failures, refusals, duration_us, timed_calls, durations)
 SELECT 2, date_trunc('day', now(), 'UTC') - ago * interval '1 day', 0, CASE ago WHEN 30 THEN 3000 ELSE 1000 END,
-    1000, 0, 0, 0, '{}'
+    1000, 0, 0, 0, 0, '{}'
 FROM unnest(ARRAY[1, 2, 3, 30]) AS ago;
-INSERT INTO day_rollups (started_at, user_id, refusals, duration_us, successes, failures, drops, durations)
-SELECT started_at, user_id, 0, 0, 1, 0, 0, '{}' FROM fleet_rollups, generate_series(1, bots) AS user_id;
+INSERT INTO day_rollups (started_at, user_id, refusals, duration_us, timed_calls, successes, failures, drops, durations)
+SELECT started_at, user_id, 0, 0, 0, 1, 0, 0, '{}' FROM fleet_rollups, generate_series(1, bots) AS user_id;
 """
 
 
