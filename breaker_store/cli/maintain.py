@@ -34,8 +34,8 @@ def maintain_log(
 ) -> None:
     """Make partitions ahead, drop what retention lets go.
 
-    It rolls up first. A `serve` that runs does the same once an hour. What a breaker's count needs of a day is carried over first, by an
-    event. What was dropped stands in the table dropped_partitions.
+    It rolls up first. A `serve` that runs does the same once an hour. What a breaker's count needs of a day is carried
+    over first, by an event. What was dropped stands in the tables dropped_partitions and dropped_rollups.
     """
     location = locate(database_url, data_dir)
     if dry_run:
