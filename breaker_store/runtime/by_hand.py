@@ -35,8 +35,9 @@ class HandledBreaker:
     _state: BreakerState
     _surroundings: Surroundings
 
-    def _take_on(self, events: tuple[Event, ...]) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def _take_on(self, events: tuple[Event, ...]) -> None: ...
 
     def reset(self, *, actor: str | None = None, reason: str | None = None) -> None:
         """Close the breaker and forget its failures, whatever its state; who and why go into the log.
