@@ -3,7 +3,8 @@
 The buckets are log-linear: each power of two of microseconds is divided into eight, so that a bucket is at most an
 eighth wide of where it begins. They are the same everywhere and for ever: two histograms are added bucket by bucket,
 and nothing is lost by adding first. A bucket's number is what the exponent and the first three bits of the mantissa of
-the IEEE 754 double say, which Postgres can tell too (``float8send``), so that both count the same.
+the IEEE 754 double say; Postgres finds it among the buckets' beginnings, which are doubles without a remainder, so that
+both count the same.
 """
 
 from __future__ import annotations

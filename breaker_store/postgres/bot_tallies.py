@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from breaker_store.core.buckets import Bucket, Span, join
 from breaker_store.core.health import WEIGHT, Tally
-from breaker_store.core.histogram import COUNT_BITS, Histogram
+from breaker_store.core.histogram import BUCKET_BEGINS_US, COUNT_BITS, Histogram
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
 from breaker_store.postgres.rolled_up import RolledUp
 from breaker_store.postgres.rollups import TABLES
-from breaker_store.postgres.rollups_sql import NEGLIGIBLE_AFTER, bounded
+from breaker_store.postgres.rollups_sql import NEGLIGIBLE_AFTER, bounded, bucket_of_duration
 
 Tallies = dict[int, Tally]
 """By where their buckets begin; a bucket without any outcome may be left out."""
@@ -61,12 +61,8 @@ WITH outcome AS MATERIALIZED (
 ), timed AS (
     SELECT started_at, array_agg((bucket << {COUNT_BITS}) + calls ORDER BY bucket) AS durations
     FROM (
-        SELECT started_at, bucket, count(*) AS calls
+        SELECT started_at, ({bucket_of_duration("$5")})::bigint AS bucket, count(*) AS calls
         FROM outcome
-        CROSS JOIN LATERAL float8send(greatest(duration_us, 1)::float8) AS double
-        CROSS JOIN LATERAL (
-            SELECT (((get_byte(double, 0) << 8 | get_byte(double, 1)) >> 1) - 8184)::bigint AS bucket
-        ) AS of_duration
         WHERE duration_us IS NOT NULL
         GROUP BY started_at, bucket
     ) AS counted
@@ -150,7 +146,7 @@ class BotTallies:
         if not spans:
             return {}
         length = timedelta(microseconds=bucket.length_us)
-        rows = await self._connection.fetch(_EVENTS, self._user_id, begins, ends, length)
+        rows = await self._connection.fetch(_EVENTS, self._user_id, begins, ends, length, BUCKET_BEGINS_US)
         return {microseconds(row["started_at"]): read_tally(row) for row in rows}
 
 

@@ -27,12 +27,16 @@ def bounded(total: str) -> str:
     return f"least(coalesce({total}, 0), {2**63 - 1})"
 
 
+def bucket_of_duration(begins: str) -> str:
+    """Write which bucket of the histogram `duration_us` falls into; `begins` is the parameter with `BUCKET_BEGINS_US`."""
+    return f"width_bucket(greatest(duration_us, 1)::float8, {begins}::float8[]) - 1"
+
+
 _OUTCOMES = f"""
     FROM breaker_outcomes
     WHERE occurred_at >= $1 AND occurred_at < $2 AND kind IN ({Kind.SUCCESS}, {Kind.FAILURE}, {Kind.REJECTED})
 """
 _STARTED_AT = "date_bin($5::interval, occurred_at, 'epoch')"
-_BUCKET = "width_bucket(greatest({duration}, 1)::float8, $4::float8[]) - 1"
 _TIMED = f"kind <> {Kind.REJECTED} AND duration_us IS NOT NULL"
 _NEWEST_FIRST = "ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC"
 
@@ -81,7 +85,7 @@ counted AS MATERIALIZED (
         coalesce((
             SELECT array_agg((bucket::bigint << {COUNT_BITS}) + calls ORDER BY bucket)
             FROM (
-                SELECT {_BUCKET.format(duration="duration_us")} AS bucket, count(*) AS calls
+                SELECT {bucket_of_duration("$4")} AS bucket, count(*) AS calls
                 FROM unnest(timed) AS duration_us
                 GROUP BY bucket
             ) AS bucketed
@@ -97,7 +101,7 @@ counted AS MATERIALIZED (
 _LONGER = f"""
 WITH bucketed AS (
     SELECT user_id, {_STARTED_AT} AS started_at,
-        CASE WHEN {_TIMED} THEN {_BUCKET.format(duration="duration_us")} END AS bucket,
+        CASE WHEN {_TIMED} THEN {bucket_of_duration("$4")} END AS bucket,
         count(*) AS calls,
         {_SUMS}
     {_OUTCOMES}
