@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
+from breaker_store.core.failures import EVERY_ERROR, FailureTable
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
 from breaker_store.errors import ConfigurationError, LogUnavailableError
@@ -166,6 +167,7 @@ class BreakerStore:
         durability: Durability | str = Durability.BEHIND,
         registry: CircuitBreakerRegistry | None = None,
         policy: Policy | None = None,
+        failures: FailureTable | None = None,
         queue_limit: int = DEFAULT_QUEUE_LIMIT,
         drain_seconds: float = DRAIN_SECONDS,
         drain_on_sigterm: bool = True,
@@ -185,20 +187,23 @@ class BreakerStore:
             registry: a registry to make durable, such as `get_circuit_breaker_registry()`; what the log knows takes
                 the place of what it knew, and the rest begins anew. None makes one.
             policy: the default policy of the registry that is made.
+            failures: what errors mean to its breakers; None takes every error for a failure.
             queue_limit: how many events may wait in memory before successes give way.
             drain_seconds: how long the end may take to store what waits; the rest is spooled.
             drain_on_sigterm: where nobody else handles SIGTERM, have it cancel the task that opened the store, so that
                 it is closed before the process ends by the signal.
 
         Raises:
-            ConfigurationError: no database was named, or two; a policy for a registry that has one; a registry that
-                has a store already; a queue limit below 1.
+            ConfigurationError: no database was named, or two; a policy or table of failures for a registry that has
+                one; a registry that has a store already; a queue limit below 1.
             SchemaError: the schema is missing, older or newer than this code.
             LogUnavailableError: the database can't be reached.
 
         """
-        if registry is not None and policy is not None:
-            raise ConfigurationError("a registry that is handed over has its own policy")
+        if registry is not None and (policy is not None or failures is not None):
+            raise ConfigurationError(
+                "a registry that is handed over has its own policy and table of failures"
+            )
         if queue_limit < 1:
             raise ConfigurationError(f"queue_limit is at least 1, not {queue_limit}")
         chosen_durability = Durability.of(durability)
@@ -210,7 +215,9 @@ class BreakerStore:
             if drain_on_sigterm:
                 stack.enter_context(ended_by_sigterm())
             url = await stack.enter_async_context(open_database(location))
-            chosen = CircuitBreakerRegistry(policy=policy) if registry is None else registry
+            chosen = registry
+            if chosen is None:  # an empty one is false
+                chosen = CircuitBreakerRegistry(policy=policy, failures=failures or EVERY_ERROR)
             stack.enter_context(_claimed(chosen))
             spool = None
             if folder is not None:

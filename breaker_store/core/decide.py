@@ -29,6 +29,9 @@ from breaker_store.core.policy import GREATEST_TIMEOUT_SECONDS, MICROSECONDS, Po
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.core.wording import counted
 
+PERMANENT_REASON: Final = "a permanent error, which no other try would mend"
+"""Why a breaker opened at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Admit:
@@ -41,7 +44,11 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A call has ended. Without a permit it is one that the breaker would have refused, seen elsewhere."""
+    """A call has ended. Without a permit it is one that the breaker would have refused, seen elsewhere.
+
+    counts: whether it says anything of the bot; an answer that calls come too fast doesn't.
+    opens_at_once: why this failure opens the breaker, however few came before it; None leaves that to the policy.
+    """
 
     at: int
     event_id: EventId
@@ -54,6 +61,8 @@ class Report:
     error_message: str | None = None
     attempt: int | None = None
     trace_id: UUID | None = None
+    counts: bool = True
+    opens_at_once: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +203,7 @@ def decide(state: BreakerState, command: Command) -> tuple[Event, ...]:
         case Report():
             return _report(state, command)
         case Abandon(permit):
-            held = _is_current(state, permit) and state.holds(permit.probe)
-            return (ProbeAbandoned(permit.probe),) if held else ()
+            return _give_back(state, permit) if _is_current(state, permit) else ()
         case (
             Reset() | ForceOpen() | Release() | Suspend() | Resume() | ChangePolicy() | Erase() | CarryOver()
         ):
@@ -281,9 +289,16 @@ def _report(state: BreakerState, command: Report) -> tuple[Event, ...]:
     outcome = _outcome(state, command)
     if outcome.verdict is not Verdict.COUNTED:
         return (outcome,)
+    if not command.counts:
+        # Nothing is known of the bot, so the next caller may have the probe's slot.
+        return replace(outcome, verdict=Verdict.NOT_COUNTED), *_give_back(state, outcome.permit)
     after = evolve(state, outcome)
     change = _change_after(after, command)
     return (outcome,) if change is None else (outcome, change)
+
+
+def _give_back(state: BreakerState, permit: Permit) -> tuple[Event, ...]:
+    return (ProbeAbandoned(permit.probe),) if state.holds(permit.probe) else ()
 
 
 def _outcome(state: BreakerState, command: Report) -> Outcome:
@@ -317,16 +332,21 @@ def _verdict(state: BreakerState, permit: Permit | None) -> Verdict:
 def _change_after(state: BreakerState, command: Report) -> Transition | None:
     """Tell which transition is due once the outcome has been counted."""
     event_id = EventId(command.event_id.writer_id, command.event_id.writer_seq + 1)
-    threshold = state.policy.failure_threshold
-    if state.state is CircuitState.CLOSED:
-        # Only a failure trips: a breaker may stand over its threshold when two processes counted at once.
-        if command.kind is Kind.FAILURE and state.failure_count >= threshold:
-            return _open(state, command, event_id, f"{state.failure_count} failures in a row")
-        return None
     if command.kind is Kind.FAILURE:
-        return _open(state, command, event_id, "a probe failed")
-    if state.success_count >= state.policy.success_threshold:
+        reason = command.opens_at_once or _why_it_opens(state)
+        return None if reason is None else _open(state, command, event_id, reason)
+    # Only a failure trips: a breaker may stand over its threshold when two processes counted at once.
+    if state.state is CircuitState.HALF_OPEN and state.success_count >= state.policy.success_threshold:
         return _close(state, command, event_id)
+    return None
+
+
+def _why_it_opens(state: BreakerState) -> str | None:
+    """Give the reason, if a failure that has just been counted opens the breaker."""
+    if state.state is CircuitState.HALF_OPEN:
+        return "a probe failed"
+    if state.failure_count >= state.policy.failure_threshold:
+        return f"{state.failure_count} failures in a row"
     return None
 
 

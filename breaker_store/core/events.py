@@ -84,8 +84,9 @@ IMMATERIAL: Final = frozenset({Kind.POLICY_CHANGED, Kind.CARRIED_OVER})
 class Verdict(IntEnum):
     """Whether an outcome counts for the state. The numbers are stored.
 
-    NOT_COUNTED came late: the breaker had moved on, or the probe had lost its slot. WOULD_BE_REFUSED happened
-    elsewhere while this breaker was open, and is known from an import. Both count for health.
+    NOT_COUNTED came late: the breaker had moved on, or the probe had lost its slot; or it says nothing of the bot, as
+    an answer that calls come too fast. WOULD_BE_REFUSED happened elsewhere while this breaker was open, and is known
+    from an import. Both count for health.
     """
 
     COUNTED = 0

@@ -20,6 +20,7 @@ from uuid import UUID
 
 from breaker_store.core.cleaning import clean_name
 from breaker_store.core.decide import (
+    PERMANENT_REASON,
     Abandon,
     Admit,
     Report,
@@ -35,6 +36,7 @@ from breaker_store.core.events import (
     Suspension,
     Transition,
 )
+from breaker_store.core.failures import Category, ErrorReading, FailureTable
 from breaker_store.core.policy import MICROSECONDS, Policy, error_name
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.errors import (
@@ -47,15 +49,18 @@ from breaker_store.ports import MarkKind
 from breaker_store.runtime.by_hand import HandledBreaker
 from breaker_store.runtime.calls import (
     NOT_CALLED,
+    CallFacts,
     describe_error,
     is_call,
     name_of,
     not_awaitable,
+    read_error,
     tells_of_the_service,
 )
 from breaker_store.runtime.clock import NANOSECONDS_IN_MICROSECOND, Clock
 from breaker_store.runtime.durable import DurableBreaker
 from breaker_store.runtime.journal import LONGEST_REFUSALS_NS, CalmSuccess, Marking, Refusals
+from breaker_store.runtime.protected_call import ProtectedCall
 from breaker_store.runtime.surroundings import Block, Surroundings
 from breaker_store.runtime.told_state import StateDict, describe_state
 from breaker_store.settings import Durability
@@ -152,9 +157,8 @@ class CircuitBreaker(HandledBreaker):
             if not is_call(func, awaitable):
                 self._abandon(permit or Permit(state.generation, state.era))
                 raise not_awaitable(func, awaitable) from error
-            self._fail(
-                error, permit or Permit(state.generation, state.era), started_ns, ended_ns, name_of(func)
-            )
+            permit = permit or Permit(state.generation, state.era)
+            self._fail(error, CallFacts(permit, started_ns, ended_ns, name_of(func)))
             await self._secure(surroundings.journal.durability, error)
             raise
         ended_ns = monotonic_ns()
@@ -171,7 +175,8 @@ class CircuitBreaker(HandledBreaker):
                 return result
             journal.add(entry)
         else:
-            self._succeed(permit or Permit(state.generation, state.era), started_ns, ended_ns, name_of(func))
+            permit = permit or Permit(state.generation, state.era)
+            self._succeed(CallFacts(permit, started_ns, ended_ns, name_of(func)))
         if journal.durability is not _BEHIND:
             journal.write_through()
             if journal.durability is _COMMITTED:
@@ -214,6 +219,77 @@ class CircuitBreaker(HandledBreaker):
         if chosen is Durability.JOURNALED and not self._surroundings.journal.can_journal:
             raise ConfigurationError("durability 'journaled' needs a store with a spool_dir")
         return DurableBreaker(self, chosen)
+
+    async def protect(
+        self,
+        func: Callable[[ProtectedCall], Awaitable[Result]],
+        *,
+        operation: str | None = None,
+        failures: FailureTable | None = None,
+        chat_id: int | str | None = None,  # noqa: ARG002 - a breaker alone limits nothing
+        repeatable: bool = True,  # noqa: ARG002 - nor does it try again
+    ) -> Result:
+        """Call `func` as a `Guard` does: once, if the breaker lets it through."""
+        call = self.begin(operation, failures=failures)
+        try:
+            result = await func(call)
+        except BaseException as error:
+            await call.end(error)
+            raise
+        if not call.is_left_open:
+            await call.end(result=result)
+        return result
+
+    def begin(
+        self,
+        operation: str | None = None,
+        *,
+        attempt: int | None = None,
+        failures: FailureTable | None = None,
+    ) -> ProtectedCall:
+        """Begin a call whose end is told by hand; it is what adapters are made of.
+
+        Args:
+            operation: what is called, as it is recorded.
+            attempt: from 2 on for what is tried again; None for a first attempt.
+            failures: what the errors mean; None for the registry's table.
+
+        Raises:
+            CircuitBreakerOpenError: the breaker does not let it through.
+
+        """
+        block = self.begin_as(self._surroundings.journal.durability)
+        return ProtectedCall(self, block, operation, attempt, failures)
+
+    def end_call(self, call: ProtectedCall, error: BaseException | None) -> None:
+        """Take down the end of a call; for `ProtectedCall`, which tells it once."""
+        self._end_block(call.block, call.operation, error, call.attempt, call.failures)
+
+    async def secure_call(self, error: BaseException | None, result: object) -> None:
+        """Have the end of a call as durable as the store's calls are; for `ProtectedCall`."""
+        await self._secure(self._surroundings.journal.durability, error, result)
+
+    def refuse_if_blocked(self) -> None:
+        """Refuse as a call would be refused now, before anything is spent on it; nothing happens if it would not be.
+
+        It takes no probe's slot, so what comes after it may still be refused.
+
+        Raises:
+            CircuitBreakerOpenError: a call would be refused; this is recorded as a refusal.
+
+        """
+        state = self._state
+        if state.state is _CLOSED:
+            return
+        now_ns = self._surroundings.monotonic_ns()
+        now = self._surroundings.clock.at_us(now_ns)
+        asked = decide(state, Admit(now, self._surroundings.journal.next_id(), 1))
+        if not isinstance(asked[-1], Outcome):
+            return
+        if state.state is not _OPEN:
+            raise self._refuse(state, now_ns, 0.0)
+        remaining = None if state.retry_at is None else (state.retry_at - now) / MICROSECONDS
+        raise self._refuse(state, now_ns, remaining)
 
     def __call__(
         self, func: Callable[Parameters, Awaitable[Result]]
@@ -265,15 +341,22 @@ class CircuitBreaker(HandledBreaker):
         permit = self._admit()
         return Block(permit, self._surroundings.monotonic_ns(), state if state.calm else None)
 
-    def _end_block(self, block: Block, operation: str | None, error: BaseException | None) -> None:
+    def _end_block(
+        self,
+        block: Block,
+        operation: str | None,
+        error: BaseException | None,
+        attempt: int | None = None,
+        failures: FailureTable | None = None,
+    ) -> None:
         ended_ns = self._surroundings.monotonic_ns()
         permit, started_ns, calm = block
         if error is not None:
-            self._fail(error, permit, started_ns, ended_ns, operation)
-        elif calm is self._state:
+            self._fail(error, CallFacts(permit, started_ns, ended_ns, operation, attempt), failures)
+        elif calm is self._state and attempt is None:
             self._surroundings.journal.add((self, calm, started_ns, ended_ns, operation))
         else:
-            self._succeed(permit, started_ns, ended_ns, operation)
+            self._succeed(CallFacts(permit, started_ns, ended_ns, operation, attempt))
 
     async def _secure(
         self, durability: Durability, error: BaseException | None, result: object = None
@@ -383,50 +466,51 @@ class CircuitBreaker(HandledBreaker):
             suspension.reason,
         )
 
-    def _succeed(self, permit: Permit, started_ns: int, ended_ns: int, operation: str | None) -> None:
-        command = self._report(Kind.SUCCESS, permit, started_ns, ended_ns, operation)
-        self._take_on(decide(self._state, command))
+    def _succeed(self, facts: CallFacts) -> None:
+        self._take_on(decide(self._state, self._report(Kind.SUCCESS, facts)))
 
-    def _fail(
-        self, error: BaseException, permit: Permit, started_ns: int, ended_ns: int, operation: str | None
-    ) -> None:
+    def _fail(self, error: BaseException, facts: CallFacts, failures: FailureTable | None = None) -> None:
         if not tells_of_the_service(error):
-            self._abandon(permit)
+            self._abandon(facts.permit)
             return
-        failed = self._state.policy.counts_as_failure(error)
-        command = self._report(
-            Kind.FAILURE if failed else Kind.SUCCESS, permit, started_ns, ended_ns, operation, error
-        )
-        self._take_on(decide(self._state, command))
+        reading = read_error(error, self._state.policy, failures or self._surroundings.failures)
+        kind: Literal[Kind.SUCCESS, Kind.FAILURE]
+        kind = Kind.FAILURE if reading.category.is_failure else Kind.SUCCESS
+        self._take_on(decide(self._state, self._report(kind, facts, error, reading)))
 
     def _abandon(self, permit: Permit) -> None:
         self._take_on(decide(self._state, Abandon(permit)))
 
-    def _report(  # noqa: PLR0913, PLR0917 - one call's facts
+    def _report(
         self,
         kind: Literal[Kind.SUCCESS, Kind.FAILURE],
-        permit: Permit,
-        started_ns: int,
-        ended_ns: int,
-        operation: str | None,
+        facts: CallFacts,
         error: Exception | None = None,
+        reading: ErrorReading | None = None,
     ) -> Report:
         journal = self._surroundings.journal
         # First, for it calls the user's code: what that does takes numbers of its own.
         message = None if error is None else describe_error(error)
         tracing = self._surroundings.tracing
         trace_id = None if tracing is None else tracing.trace_id()
+        error_type = None if error is None else error_name(type(error))
+        if reading is not None and reading.error_type is not None:
+            error_type = reading.error_type
+        category = None if reading is None else reading.category
         return Report(
-            at=self._surroundings.clock.at_us(ended_ns),
+            at=self._surroundings.clock.at_us(facts.ended_ns),
             event_id=journal.next_id(),
             era=journal.draw_era(),
             kind=kind,
-            permit=permit,
-            duration_us=(ended_ns - started_ns) // NANOSECONDS_IN_MICROSECOND,
-            operation=None if operation is None else clean_name(operation),
-            error_type=None if error is None else clean_name(error_name(type(error))),
+            permit=facts.permit,
+            duration_us=(facts.ended_ns - facts.started_ns) // NANOSECONDS_IN_MICROSECOND,
+            operation=None if facts.operation is None else clean_name(facts.operation),
+            error_type=None if error_type is None else clean_name(error_type),
             error_message=message,
+            attempt=facts.attempt,
             trace_id=None if trace_id is None else UUID(int=trace_id),
+            counts=category is not Category.RATE_LIMITED,
+            opens_at_once=PERMANENT_REASON if category is Category.PERMANENT else None,
         )
 
     def _take_on(self, events: tuple[Event, ...]) -> None:

@@ -5,13 +5,36 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import inspect
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from breaker_store.core.cleaning import clean_text
+from breaker_store.core.events import Permit
+from breaker_store.core.failures import Category, ErrorReading, FailureTable
+from breaker_store.core.policy import Policy
 from breaker_store.errors import CircuitBreakerOpenError
 
 NOT_CALLED: Any = object()
 """Stands for what a function gave before it was called."""
+
+
+class CallFacts(NamedTuple):
+    """What is known of a call that has ended, but for its error."""
+
+    permit: Permit
+    started_ns: int
+    ended_ns: int
+    operation: str | None
+    attempt: int | None = None
+
+
+def read_error(error: Exception, policy: Policy, failures: FailureTable) -> ErrorReading:
+    """Tell what an error means. What the policy names is the user's own word, so it comes before the table's."""
+    reading = failures.read(error)
+    if not policy.counts_as_failure(error):
+        return reading if not reading.category.is_failure else reading._replace(category=Category.DECLINED)
+    if policy.counted_errors is not None and not reading.category.is_failure:
+        return reading._replace(category=Category.UNKNOWN)
+    return reading
 
 
 def tells_of_the_service(error: BaseException) -> TypeGuard[Exception]:

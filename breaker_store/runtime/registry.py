@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from breaker_store.core.events import BIGINTS, CircuitState
+from breaker_store.core.failures import EVERY_ERROR, FailureTable
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
 from breaker_store.runtime.breaker import CircuitBreaker
@@ -22,20 +23,22 @@ class CircuitBreakerRegistry:
     """The breakers of a process by user id, made when first asked for.
 
     Alone it lives in memory; a `BreakerStore` opened on it makes it durable. The numbers, or `policy` in their place,
-    hold for every user who has no policy of their own.
+    hold for every user who has no policy of their own. `failures` says what errors mean, such as
+    `breaker_store.failures.KNOWN_CLIENTS`; with none, every error is a failure, but for those that the policy names.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - existing code relies on the first three
         self,
         failure_threshold: int = 5,
         timeout_seconds: float = 60.0,
         success_threshold: int = 2,
         *,
         policy: Policy | None = None,
+        failures: FailureTable = EVERY_ERROR,
         clock: Clock | None = None,
     ) -> None:
         self.policy = policy or Policy(failure_threshold, timeout_seconds, success_threshold)
-        self.surroundings = Surroundings(clock or Clock())
+        self.surroundings = Surroundings(clock or Clock(), failures)
         self._first_state = BreakerState(self.policy)
         self._breakers: dict[int, CircuitBreaker] = {}
         # Closed breakers that nobody has asked for since the store was opened: how to make their state.

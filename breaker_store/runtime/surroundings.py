@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from breaker_store.core.events import Permit, Transition
+from breaker_store.core.failures import EVERY_ERROR, FailureTable
 from breaker_store.core.state import BreakerState
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.journal import Journal
@@ -44,6 +45,7 @@ class Surroundings:
     Attributes:
         has_store: whether a store is open on the registry, or being opened.
         tracing: who follows the calls; None for nobody.
+        failures: what errors mean, for calls that don't bring a table of their own.
         blocks: the `async with` blocks under way, by breaker and task, the innermost last.
         unconfirmed: by user; they may be many while the log is away, so no more is kept of them than their range.
 
@@ -52,6 +54,7 @@ class Surroundings:
     __slots__ = (
         "blocks",
         "clock",
+        "failures",
         "has_store",
         "journal",
         "listeners",
@@ -60,8 +63,9 @@ class Surroundings:
         "unconfirmed",
     )
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, failures: FailureTable = EVERY_ERROR) -> None:
         self.clock = clock
+        self.failures = failures
         self.monotonic_ns = clock.monotonic_ns
         self.journal = Journal()
         self.listeners = Listeners()
