@@ -264,6 +264,8 @@ class CircuitBreaker(HandledBreaker):
     def end_call(self, call: ProtectedCall, error: BaseException | None) -> None:
         """Take down the end of a call; for `ProtectedCall`, which tells it once."""
         self._end_block(call.block, call.operation, error, call.attempt, call.failures)
+        if self._surroundings.journal.durability is not _BEHIND:
+            self._surroundings.journal.write_through()
 
     async def secure_call(self, error: BaseException | None, result: object) -> None:
         """Have the end of a call as durable as the store's calls are; for `ProtectedCall`."""

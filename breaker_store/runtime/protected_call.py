@@ -70,15 +70,23 @@ class ProtectedCall:
             NotCommittedError: the store's calls are to be committed, and this one, which went well, may not be.
 
         """
+        if self.end_now(error):
+            await self._breaker.secure_call(error, result)
+
+    def end_now(self, error: BaseException | None = None) -> bool:
+        """Tell it where nothing can be awaited, so that a call is journaled, and not waited for until it is committed.
+
+        Returns whether it was not told before.
+        """
         if self._has_ended:
-            return
+            return False
         self._has_ended = True
         try:
             self._breaker.end_call(self, error)
         finally:
             if self._when_ended is not None:
                 self._when_ended()
-        await self._breaker.secure_call(error, result)
+        return True
 
 
 class Guard(Protocol):

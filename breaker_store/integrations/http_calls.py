@@ -1,0 +1,70 @@
+"""What the adapters of HTTP clients have in common: whose call a request is, and what it is called in the record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from breaker_store.core.failures import FailureTable
+from breaker_store.runtime.protected_call import Guard, ProtectedCall
+
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+FIRST_BAD_STATUS: Final = 400
+SWITCHING_PROTOCOLS: Final = 101
+
+_TELEGRAM: Final = re.compile(r"(?:^|/)(?P<file>file/)?bot\d+:[^/]+/(?:test/)?(?P<rest>.+)$")
+
+
+def name_operation(method: str, host: str, path: str) -> str:
+    """Name what a request asks for: a method of Telegram's Bot API by its name, all else as `GET example.org`.
+
+    The path is left out, since ids and secrets stand in paths. A file of a Telegram bot is `file`.
+    """
+    telegram = _TELEGRAM.search(path)
+    if telegram is not None and telegram["file"]:
+        return "file"
+    if telegram is not None and telegram["rest"].isidentifier():
+        return telegram["rest"]
+    return f"{method} {host}"
+
+
+def choose_guard(
+    guard: Guard | None, guard_of: Callable[[Request], Guard] | None
+) -> Callable[[Request], Guard]:
+    """Tell whom to ask for the guard of a request.
+
+    Raises:
+        TypeError: neither of the two is given, or both are.
+
+    """
+    if guard_of is not None and guard is None:
+        return guard_of
+    if guard is not None and guard_of is None:
+        return lambda _request: guard
+    raise TypeError("either one guard for all requests is needed, or guard_of, which tells each one's")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestProtection(Generic[Request]):
+    """How the requests of a client are protected; see the adapters for what each part is."""
+
+    guard_of: Callable[[Request], Guard]
+    failures: FailureTable | None
+    operation_of: Callable[[Request], str | None]
+    chat_id_of: Callable[[Request], int | str | None] | None
+
+    async def protect(
+        self, request: Request, send: Callable[[ProtectedCall], Awaitable[Result]], *, repeatable: bool
+    ) -> Result:
+        """Have the request sent by `send`, if its guard lets it through."""
+        return await self.guard_of(request).protect(
+            send,
+            operation=self.operation_of(request),
+            failures=self.failures,
+            chat_id=None if self.chat_id_of is None else self.chat_id_of(request),
+            repeatable=repeatable,
+        )
