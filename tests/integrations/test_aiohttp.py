@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,12 +13,14 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from breaker_store import CircuitBreaker
+from breaker_store import CircuitBreaker, Durability
 from breaker_store.core.events import Kind, Outcome
 from breaker_store.integrations.aiohttp import circuit_breaker_middleware
 from tests.integrations.http_clients import Twice
 from tests.integrations.http_service import SEND, Service, cut, drop, status, stream
 from tests.runtime.driving import Recording
+from tests.runtime.recorders import RuledLog, numbers_on_disk
+from tests.runtime.recorders import recording as process_recording
 
 
 @asynccontextmanager
@@ -43,6 +46,23 @@ async def test_a_single_request_may_have_the_breaker(service: Service, recording
         await (await session.get(service.address, middlewares=[middleware])).read()
         await (await session.get(service.address)).read()
     assert recording.kinds() == [Kind.SUCCESS]
+
+
+async def test_a_journaled_call_is_on_disk_when_its_body_has_arrived(
+    service: Service, tmp_path: Path
+) -> None:
+    service.told.append(stream)
+    log = RuledLog()
+    log.hold()
+    async with (
+        process_recording(log, tmp_path, Durability.JOURNALED) as process,
+        session_of(process.breaker) as session,
+        session.get(service.address) as answer,
+    ):
+        service.go_on.set()
+        await answer.read()
+        assert numbers_on_disk(tmp_path) == [1]
+        await log.release()
 
 
 class SilentResolver(AbstractResolver):
@@ -102,8 +122,8 @@ async def test_an_error_that_its_reader_did_not_wait_for_is_a_failure(
     service.told.append(cut)
     async with session_of(recording.breaker) as session, session.get(service.address) as answer:
         service.go_on.set()
-        while answer.content.exception() is None:
-            await asyncio.sleep(0)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.content.wait_eof()
     assert recording.kinds() == [Kind.FAILURE]
 
 
