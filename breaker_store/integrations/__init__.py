@@ -1,1 +1,1 @@
-"""Other products, one in each module, and each an extra: `instrument` joins a store to one of them."""
+"""Other products, one in each module, and each an extra."""

@@ -17,7 +17,6 @@ its way at that moment. (So a `TimeoutError` of the user's own, raised before th
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -32,6 +31,7 @@ from breaker_store.integrations.http_calls import (
     FIRST_BAD_STATUS,
     SWITCHING_PROTOCOLS,
     RequestProtection,
+    cancellation_under_way,
     choose_guard,
     name_operation,
 )
@@ -118,7 +118,8 @@ def _total_timeout(request: aiohttp.ClientRequest) -> AbstractContextManager[Any
     """Enter the client's total time-out once more, as the client itself does.
 
     While it connects, that comes as a cancellation, which only becomes a `TimeoutError` outside of all middlewares: here it
-    would be taken for the caller's, and a server that can't be reached would never open a breaker.
+    would be taken for the caller's, and a server that can't be reached would never open a breaker. The attribute is a
+    private one; where it is missing, that is so.
     """
     timer: AbstractContextManager[Any] | None = getattr(request, "_timer", None)
     return timer or nullcontext()
@@ -126,17 +127,14 @@ def _total_timeout(request: aiohttp.ClientRequest) -> AbstractContextManager[Any
 
 def _end(call: ProtectedCall, content: aiohttp.StreamReader) -> None:
     """Tell how an answer ended whose connection is given back."""
-    call.end_now(None if content.is_eof() else _error_of(content))
+    call.end_now(_error_of(content))
 
 
 def _error_of(content: aiohttp.StreamReader) -> BaseException | None:
-    """Tell why a body has not arrived; None if its reader left early."""
+    """Tell why a body has not arrived; None if it has, or if its reader left early."""
     error = content.exception()
     # An answer that is left early is given the base class itself; an error of the connection is of a class below it.
     if error is not None and type(error) is not aiohttp.ClientConnectionError:
         return error
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        return asyncio.CancelledError()
     under_way = sys.exception()
-    return under_way if isinstance(under_way, TimeoutError) else None
+    return cancellation_under_way() or (under_way if isinstance(under_way, TimeoutError) else None)

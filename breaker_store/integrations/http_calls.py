@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ def choose_guard(
     if guard is not None and guard_of is None:
         return lambda _request: guard
     raise TypeError("either one guard for all requests is needed, or guard_of, which tells each one's")
+
+
+def cancellation_under_way() -> asyncio.CancelledError | None:
+    """Tell whether the current task is being cancelled, so that it leaves an answer not of its own will."""
+    task = asyncio.current_task()
+    return asyncio.CancelledError() if task is not None and task.cancelling() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from breaker_store.integrations.http_calls import (
     FIRST_BAD_STATUS,
     SWITCHING_PROTOCOLS,
     RequestProtection,
+    cancellation_under_way,
     choose_guard,
     name_operation,
 )
@@ -139,4 +140,4 @@ class _WatchedStream(httpx.AsyncByteStream):
         try:
             await self._stream.aclose()
         finally:
-            await self._call.end()
+            await self._call.end(cancellation_under_way())

@@ -85,6 +85,12 @@ def status(code: int, *fields: str) -> Behaviour:
     return answer
 
 
+async def fail_without_end(service: Service, writer: asyncio.StreamWriter) -> None:
+    """Answer with 503 and a body that does not end."""
+    writer.write(_head(503, "Content-Length: 100") + b"first")
+    await service.go_on.wait()
+
+
 async def stream(service: Service, writer: asyncio.StreamWriter) -> None:
     """Answer with a beginning, and with an end when the test says so."""
     writer.write(_head(200, "Transfer-Encoding: chunked") + b"5\r\nfirst\r\n")

@@ -23,6 +23,7 @@ from tests.integrations.http_service import (
     Service,
     cut,
     drop,
+    fail_without_end,
     keep_silent,
     status,
     stream,
@@ -252,6 +253,25 @@ async def test_reading_that_is_cancelled_is_no_outcome(
     assert recording.events() == []
 
 
+async def test_a_reader_that_is_cancelled_between_two_parts_is_no_outcome(
+    make_client: MakeClient, service: Service, recording: Recording
+) -> None:
+    service.told.append(stream)
+    begun = asyncio.Event()
+
+    async def read(client: Client) -> None:
+        async with client.stream(service.address + SEND) as chunks:
+            async for _ in chunks:
+                begun.set()
+                await asyncio.Event().wait()
+
+    async with make_client(recording.breaker) as client:
+        task = asyncio.create_task(read(client))
+        await begun.wait()
+        await cancel(task)
+    assert recording.events() == []
+
+
 async def take(client: Client, address: str) -> None:
     await client.post(address)
 
@@ -349,7 +369,7 @@ async def test_an_operation_is_called_what_the_user_says(
 async def test_a_guard_that_tries_again_has_the_bad_answer_closed_before(
     make_client: MakeClient, service: Service, recording: Recording
 ) -> None:
-    service.told.append(status(503))
+    service.told.append(fail_without_end)
     async with make_client(Twice(recording.breaker), timeout_seconds=2) as client:
         assert await client.post(service.address + SEND, b"hello") == (200, b"200")
     assert [body for _, body in service.asked] == [b"hello", b"hello"]
@@ -376,7 +396,7 @@ async def test_a_bad_answer_of_a_call_that_is_given_up_is_closed(
         pausing.set()
         await asyncio.Event().wait()
 
-    service.told.append(status(503))
+    service.told.append(fail_without_end)
     async with make_client(Twice(recording.breaker, pause), timeout_seconds=2) as client:
         task = asyncio.create_task(client.post(service.address + SEND))
         await pausing.wait()
@@ -399,17 +419,19 @@ async def test_a_body_that_can_be_sent_only_once_is_not_sent_again(
     assert (guard.told, len(service.asked)) == ([False], 1)
 
 
-BEHAVIOURS = [status(200), status(503), status(404), drop, cut, stream]
+BEHAVIOURS = [status(200), status(503), status(404), drop, cut, fail_without_end, stream]
 
 
 async def misuse(client: Client, service: Service) -> None:
     """Have everything happen that can go wrong."""
     for behaviour in BEHAVIOURS:
-        for use in (take, leave_early, cancel_soon):
+        for use in (leave_early, cancel_soon, take):
             service.told.append(behaviour)
+            if use is take:
+                service.go_on.set()
             with suppress(*_as_tuple(client.errors), TimeoutError, BreakerStoreError):
                 await use(client, service.address + SEND)
-        service.go_on.set()
+        service.go_on.clear()
 
 
 def _as_tuple(errors: type[Exception] | tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
@@ -418,7 +440,7 @@ def _as_tuple(errors: type[Exception] | tuple[type[Exception], ...]) -> tuple[ty
 
 async def test_no_token_is_recorded(make_client: MakeClient, service: Service) -> None:
     recording = Recording(Policy(failure_threshold=99))
-    async with make_client(recording.breaker) as client:
+    async with make_client(recording.breaker, timeout_seconds=0.1) as client:
         await misuse(client, service)
     events: list[StoredEvent] = recording.events()
     assert len(events) > len(BEHAVIOURS)
@@ -431,7 +453,7 @@ async def test_no_connection_is_left_unclosed(make_client: MakeClient, service: 
     recording = Recording(Policy(failure_threshold=99))
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", ResourceWarning)
-        async with make_client(Twice(recording.breaker), timeout_seconds=2) as client:
+        async with make_client(Twice(recording.breaker), timeout_seconds=0.1) as client:
             await misuse(client, service)
         gc.collect()
     assert complaints == []
