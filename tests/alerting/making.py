@@ -10,7 +10,7 @@ from breaker_store.core.events import EventId, Failure
 
 SECOND = 1_000_000
 START = 1_764_150_000 * SECOND  # 2025-11-26T09:40:00Z
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - nobody's
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def webhook(chosen: Format = Format.EVENT, **options: Any) -> Webhook:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from breaker_store.core.cleaning import NAME_LIMIT, TEXT_LIMIT, clean_name, clean_text
 
-TOKEN = "AAFh9_Kx-2mZpQrStUvWxYz0123456789ab"  # noqa: S105 - that is what is tested
+TOKEN = "AAFh9_Kx-2mZpQrStUvWxYz0123456789ab"
 """35 characters, as the second part of a bot's token has; none of it is a real one."""
 BOT_TOKEN = f"123456789:{TOKEN}"
 
