@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 from breaker_store.bots.budget import RetryBudget
 from breaker_store.bots.credentials import UserBotCredentials
@@ -25,7 +24,6 @@ class BotFleet:
         retries: when a call is tried again; `NO_RETRIES` for never.
         budget: how many retries there may be in all; None for one with its defaults.
         failures: what errors mean; the default knows aiogram, python-telegram-bot, httpx, aiohttp and requests.
-        sleep: waits a number of seconds, for a test's own clock.
 
     """
 
@@ -38,7 +36,6 @@ class BotFleet:
         retries: RetryPolicy | None = None,
         budget: RetryBudget | None = None,
         failures: FailureTable = KNOWN_CLIENTS,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         if requests_per_second is not None and not requests_per_second > 0:
             raise ValueError(f"requests_per_second is over 0, or None, not {requests_per_second!r}")
@@ -49,7 +46,6 @@ class BotFleet:
         self.retries = retries or RetryPolicy()
         self.budget = budget or RetryBudget(self.monotonic_ns)
         self.failures = failures
-        self.sleep = sleep
         self._instances: dict[int, UserBotInstance] = {}
 
     def __len__(self) -> int:

@@ -267,7 +267,7 @@ class UserBotInstance:
                     if not paused_seconds:
                         await self._limits.acquire(request.chat_id)
                         return
-                    await self._fleet.sleep(paused_seconds)
+                    await asyncio.sleep(paused_seconds)
 
     def _refuse_if_blocked(self) -> None:
         try:
@@ -280,7 +280,7 @@ class UserBotInstance:
         """Wait before another attempt; shorter if the breaker opens, for then there will be none."""
         with suppress(TimeoutError):
             async with self._interruptible():
-                await self._fleet.sleep(seconds)
+                await asyncio.sleep(seconds)
 
     @asynccontextmanager
     async def _interruptible(self) -> AsyncIterator[None]:
