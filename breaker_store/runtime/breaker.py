@@ -20,7 +20,6 @@ from uuid import UUID
 
 from breaker_store.core.cleaning import clean_name
 from breaker_store.core.decide import (
-    PERMANENT_REASON,
     Abandon,
     Admit,
     Report,
@@ -28,6 +27,7 @@ from breaker_store.core.decide import (
     permit_of,
 )
 from breaker_store.core.events import (
+    PERMANENT_REASON,
     CircuitState,
     Event,
     Kind,
