@@ -5,6 +5,7 @@ A branch is what a caller can do about it, a leaf is what went wrong::
     BreakerStoreError
     ├── CircuitBreakerOpenError     wait, or do without the call
     │   └── BotSuspendedError       a person refuses this bot's calls, and says why
+    ├── RateLimitedError            wait as long as the service asks, or do without the call
     ├── NotForcedOpenError          look at its state: there is nothing to release
     ├── SuspendedError              resume the bot first
     ├── NotSuspendedError           look at its state: there is nothing to resume
@@ -139,6 +140,24 @@ class BotSuspendedError(CircuitBreakerOpenError):
     def __str__(self) -> str:
         by = f" by {self.actor}" if self.actor else ""
         return f"{_bot(self.user_id)} is suspended{by}" + (f": {self.reason}" if self.reason else "")
+
+
+class RateLimitedError(BreakerStoreError):
+    """The service has asked this bot to wait longer than a call waits; the function was not called.
+
+    Attributes:
+        user_id: whose bot it is.
+        retry_after: seconds until the service may be asked again.
+
+    """
+
+    def __init__(self, user_id: int, retry_after: float) -> None:
+        super().__init__(user_id, retry_after)
+        self.user_id = user_id
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"the service asks user {self.user_id}'s bot to wait for another {self.retry_after:.1f} s"
 
 
 class NotForcedOpenError(BreakerStoreError):

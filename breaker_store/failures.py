@@ -68,6 +68,7 @@ HTTPX: Final = HTTP | {
     "httpx.UnsupportedProtocol": _DECLINED,
     "httpx.LocalProtocolError": _DECLINED,
     "httpx.HTTPStatusError": BY_STATUS,
+    "httpx.DecodingError": _TRANSIENT,
     "httpx.TooManyRedirects": _DECLINED,
     "httpx.InvalidURL": _DECLINED,
 }
@@ -75,6 +76,10 @@ HTTPX: Final = HTTP | {
 AIOHTTP: Final = HTTP | {
     "aiohttp.client_exceptions.ClientError": _TRANSIENT,  # no connection, a time-out, a broken answer
     "aiohttp.client_exceptions.ClientResponseError": BY_STATUS,
+    "aiohttp.client_exceptions.ClientHttpProxyError": _TRANSIENT,  # its status is the proxy's
+    "aiohttp.client_exceptions.TooManyRedirects": _DECLINED,
+    "aiohttp.client_exceptions.RedirectClientError": _DECLINED,
+    "aiohttp.client_exceptions.NonHttpUrlClientError": _DECLINED,
     "aiohttp.client_exceptions.InvalidURL": _DECLINED,
 }
 
@@ -82,12 +87,20 @@ REQUESTS: Final = HTTP | {
     "requests.exceptions.ConnectionError": _TRANSIENT,
     "requests.exceptions.Timeout": _TRANSIENT,
     "requests.exceptions.ChunkedEncodingError": _TRANSIENT,
+    "requests.exceptions.ContentDecodingError": _TRANSIENT,
+    "requests.exceptions.RetryError": _TRANSIENT,
     "requests.exceptions.HTTPError": BY_STATUS,
+    "requests.exceptions.TooManyRedirects": _DECLINED,
     "requests.exceptions.InvalidURL": _DECLINED,
+    "requests.exceptions.InvalidSchema": _DECLINED,
+    "requests.exceptions.MissingSchema": _DECLINED,
+    "requests.exceptions.URLRequired": _DECLINED,
+    "requests.exceptions.InvalidHeader": _DECLINED,
 }
 
 AIOGRAM: Final = AIOHTTP | {
     "aiogram.exceptions.TelegramNetworkError": _TRANSIENT,
+    "aiogram.exceptions.ClientDecodeError": _TRANSIENT,  # a gateway's page of HTML, whatever its status
     "aiogram.exceptions.TelegramServerError": _TRANSIENT,
     "aiogram.exceptions.RestartingTelegram": _TRANSIENT,
     "aiogram.exceptions.TelegramRetryAfter": _RATE_LIMITED,

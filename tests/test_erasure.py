@@ -23,7 +23,7 @@ from tests.postgres.tampering import tamper
 from tests.postgres.test_codec import log, make_batch  # noqa: F401 - a fixture
 
 USER, OTHER = 7_100_200_300, 7_100_200_301
-SECRET = "no chat with Ada Lovelace"  # noqa: S105 - a text about a person
+SECRET = "no chat with Ada Lovelace"
 
 TABLES = (
     "breaker_events", "breaker_states", "writer_batches", "resealed_batches", "log_position", "log_gaps", "recorders",

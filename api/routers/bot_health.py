@@ -15,6 +15,8 @@ from breaker_store.api.schemas.bot_health import (
     FleetHistoryAnswer,
     HealthHistoryAnswer,
     HealthHistoryQuery,
+    RetriesAnswer,
+    RetriesQuery,
     UnhealthyBotsAnswer,
     UnhealthyQuery,
 )
@@ -24,6 +26,7 @@ from breaker_store.postgres import bot_health, bot_history, fleet_health, fleet_
 from breaker_store.postgres.asking import ask_at_one_moment
 from breaker_store.postgres.cursors import CursorError, write_optional
 from breaker_store.postgres.health_history import HistoryRangeError
+from breaker_store.postgres.retry_statistics import retry_statistics
 
 PREFIX = "/api/admin/system/bots"
 
@@ -70,6 +73,18 @@ async def show_bot_health(engine: Engine, user_id: UserId) -> BotHealthAnswer:
     """Show how a bot is, by its calls of the last minutes, its breaker, and whether it is suspended."""
     health = await ask_at_one_moment(engine, lambda connection: bot_health.bot_health(connection, user_id))
     return BotHealthAnswer(health=health)
+
+
+@router.get("/{user_id}/retries", responses=_BOT_ERRORS)
+async def show_retries(
+    engine: Engine, user_id: UserId, query: Annotated[RetriesQuery, Query()]
+) -> RetriesAnswer:
+    """Show how often a bot's calls were tried again, and what came of it."""
+    found = await ask_at_one_moment(
+        engine,
+        lambda connection: retry_statistics(connection, user_id, hours=query.hours, until=query.until),
+    )
+    return RetriesAnswer(retries=found)
 
 
 @router.get(

@@ -11,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from breaker_store.api.schemas.answers import Answer
 from breaker_store.api.schemas.parameters import Instant
 from breaker_store.core.buckets import Bucket
+from breaker_store.core.retries import DEFAULT_HOURS, MOST_HOURS
 from breaker_store.postgres.bot_health import BotHealth
 from breaker_store.postgres.fleet_health import FleetHealth, UnhealthyBot, UnhealthyCursor
 from breaker_store.postgres.fleet_history import FleetHistoryItem
 from breaker_store.postgres.health_history import LARGEST_HISTORY, HistoryItem, HistoryRange
 from breaker_store.postgres.queries import DEFAULT_PAGE, LARGEST_PAGE
+from breaker_store.postgres.retry_statistics import RetryStatistics
 
 
 class UnhealthyQuery(BaseModel):
@@ -60,6 +62,15 @@ class HealthHistoryQuery(BaseModel):
         return HistoryRange(self.bucket, self.since, self.until)
 
 
+class RetriesQuery(BaseModel):
+    """Of which time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hours: int = Field(DEFAULT_HOURS, ge=1, le=MOST_HOURS, description="How long the time is.")
+    until: Instant | None = Field(None, description="Up to this time, without it; without it, up to now.")
+
+
 class FleetHealthAnswer(Answer):
     health: FleetHealth | None = Field(
         description="As of when the roll-ups judged all bots last; null if they never did."
@@ -76,6 +87,10 @@ class UnhealthyBotsAnswer(Answer):
 
 class BotHealthAnswer(Answer):
     health: BotHealth
+
+
+class RetriesAnswer(Answer):
+    retries: RetryStatistics
 
 
 class _HistoryAnswer(Answer):

@@ -36,7 +36,8 @@ def describe_group(group: Group) -> str:
 
 
 def _describe_one(notice: Notice) -> str:
-    subject = f"The breaker of user {notice.user_id} {_VERBS[notice.kind]}"
+    at_once = " at once" if notice.tripped_at_once else ""
+    subject = f"The breaker of user {notice.user_id} {_VERBS[notice.kind]}{at_once}"
     return f"{subject}{_duration_of(notice)}{_by(notice)}{_because(notice)}."
 
 
@@ -74,7 +75,8 @@ def _by(notice: Notice) -> str:
 def _because(notice: Notice) -> str:
     parts = [one_line(notice.reason)] if notice.reason else []
     if notice.cause:
-        parts.append(f"the last: {one_line(str(notice.cause))}")
+        which = "" if notice.tripped_at_once else "the last: "
+        parts.append(f"{which}{one_line(str(notice.cause))}")
     elif notice.error:
         parts.append(f"it had tripped with {one_line(notice.error)}")
     return f": {', '.join(parts)}" if parts else ""

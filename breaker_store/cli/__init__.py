@@ -28,6 +28,7 @@ from breaker_store.cli import (
     policy,
     recorders,
     retention,
+    retries,
     roles,
     serve,
     staged_resets,
@@ -68,6 +69,7 @@ app.command("why", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(why.e
 app.command("state", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(state.show_state)
 app.command("history", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(history.show_history)
 app.command("health", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(health.show_health)
+app.command("retries", rich_help_panel=ASK, context_settings=NEGATIVE_USER_ID)(retries.show_retries)
 app.command("list", rich_help_panel=ASK)(breaker_list.list_breakers)
 app.command("transitions", rich_help_panel=ASK)(transitions.list_transitions)
 app.command("follow", rich_help_panel=ASK)(follow.follow)

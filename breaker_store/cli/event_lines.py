@@ -70,6 +70,8 @@ def _describe_event(item: EventItem) -> Iterator[str]:
         yield f"({item.verdict.replace('_', ' ')})"
     if item.operation:
         yield item.operation
+    if item.attempt is not None:
+        yield f"attempt {item.attempt}"
     if item.count is not None:
         # Refusals in a row: how long each took would say nothing.
         yield f"{item.count} call{'s' if item.count > 1 else ''}"

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from breaker_store.core.events import ENDINGS, CircuitState, EventId, Failure, Kind, Transition
+from breaker_store.core.events import (
+    ENDINGS,
+    PERMANENT_REASON,
+    CircuitState,
+    EventId,
+    Failure,
+    Kind,
+    Transition,
+)
 
 
 class AlertKind(StrEnum):
@@ -47,6 +55,11 @@ class Notice:
     actor: str | None = None
     cause: Failure | None = None
     ended: tuple[Notice, ...] = ()
+
+    @property
+    def tripped_at_once(self) -> bool:
+        """Whether its cause alone tripped the breaker, however few failures came before it."""
+        return self.kind is AlertKind.TRIPPED and self.reason == PERMANENT_REASON
 
     @property
     def error(self) -> str | None:

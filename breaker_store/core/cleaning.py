@@ -11,6 +11,7 @@ import re
 
 TEXT_LIMIT = 2_000
 NAME_LIMIT = 200
+GREATEST_ATTEMPT = 2**15 - 1
 HIDDEN = "[hidden]"
 
 # What may follow the part of a text that is searched: the head of a secret too short to be known as one.
@@ -77,3 +78,10 @@ def clean_text(text: str, limit: int = TEXT_LIMIT) -> str:
 def clean_name(name: str) -> str:
     """Do the same for an operation or an error's type: at most 200 characters."""
     return clean_text(name, NAME_LIMIT)
+
+
+def clean_attempt(attempt: object) -> int | None:
+    """Give the number of an attempt as it can be stored: None for a first one, and for what is no number."""
+    if not isinstance(attempt, int) or attempt <= 1:
+        return None
+    return min(attempt, GREATEST_ATTEMPT)

@@ -29,9 +29,6 @@ from breaker_store.core.policy import GREATEST_TIMEOUT_SECONDS, MICROSECONDS, Po
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.core.wording import counted
 
-PERMANENT_REASON: Final = "a permanent error, which no other try would mend"
-"""Why a breaker opened at once."""
-
 
 @dataclass(frozen=True, slots=True)
 class Admit:

@@ -26,6 +26,10 @@ CAUSES_LIMIT = 50
 """How many failures a transition carries at most: the newest ones."""
 
 
+PERMANENT_REASON: Final = "a permanent error, which no other try would mend"
+"""Why a breaker opened at once. It is stored, and such an opening is known by it: it is never changed."""
+
+
 class CircuitState(StrEnum):
     """The states of a circuit breaker, by their usual names."""
 
@@ -174,6 +178,12 @@ class Outcome:
     trace_id: UUID | None = None
     count: int | None = None
 
+    @property
+    def is_success(self) -> bool:
+        """Tell whether the call went well: an answer that calls come too fast, which is not counted, is no such."""
+        is_told_off = self.verdict is Verdict.NOT_COUNTED and self.error_type is not None
+        return self.kind is Kind.SUCCESS and not is_told_off
+
     def as_failure(self) -> Failure:
         return Failure(
             self.event_id,
@@ -249,6 +259,11 @@ class Transition:
     def is_trip(self) -> bool:
         """Tell whether a breaker that was well opened; when a probe fails, the trip before goes on."""
         return self.kind is Kind.OPENED and self.from_state is CircuitState.CLOSED
+
+    @property
+    def opened_at_once(self) -> bool:
+        """Tell whether the last of its causes opened the breaker alone, however few came before it."""
+        return self.kind is Kind.OPENED and self.reason == PERMANENT_REASON
 
     def shifted(self, by_us: int) -> Transition:
         """Give the same on another clock."""

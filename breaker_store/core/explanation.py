@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from breaker_store.core.facts import Facts
-from breaker_store.core.fleet_verdict import CHECK_THE_BOT, FleetVerdict, Judgement, judge
+from breaker_store.core.fleet_verdict import CHECK_THE_BOT, MEND_THE_BOT, FleetVerdict, Judgement, judge
 from breaker_store.core.recurrence import Recurrence, recur
 from breaker_store.core.sentence import compose
 
@@ -38,9 +38,11 @@ def _judgement(facts: Facts) -> Judgement | None:
     if facts.trip is None or facts.around is None:
         return None
     judgement = judge(facts.trip.causes, facts.around)
-    if facts.aftermath.ending is None:
-        return judgement
-    return replace(judgement, advice=_advice_after(judgement))
+    if facts.aftermath.ending is not None:
+        return replace(judgement, advice=_advice_after(judgement))
+    if facts.trip.opened_at_once and judgement.verdict is FleetVerdict.THIS_BOT:
+        return replace(judgement, advice=MEND_THE_BOT)
+    return judgement
 
 
 def _advice_after(judgement: Judgement) -> str:

@@ -28,7 +28,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from breaker_store.core.policy import error_name
+from breaker_store.core.policy import GREATEST_TIMEOUT_SECONDS, error_name
 
 
 class Category(StrEnum):
@@ -47,6 +47,8 @@ class Category(StrEnum):
 
 BY_STATUS: Final = "by_status"
 """Of an error that carries an HTTP status: what it means is what the status means."""
+
+FIRST_ERROR_STATUS: Final = 400
 
 Key: TypeAlias = "type[BaseException] | str | int"
 Meaning: TypeAlias = "Category | Literal['by_status']"
@@ -86,7 +88,7 @@ class ErrorReading(NamedTuple):
     """What a table makes of an error.
 
     error_type: by what name it is recorded; None for its class's.
-    retry_after_seconds: how long the service asks to wait, from 0; None if it doesn't say.
+    retry_after_seconds: how long the service asks to wait, from 0 to ten years; None if it doesn't say.
     """
 
     category: Category
@@ -144,10 +146,12 @@ class FailureTable:
     def read(self, error: BaseException) -> ErrorReading:
         """Tell what an error means."""
         meaning = self._meaning(error)
-        status = status_of(error) if meaning == BY_STATUS else None
-        error_type = None if status is None else _name_of_status(status)
-        category = self.category_of_status(status) if meaning == BY_STATUS else Category(meaning)
-        return ErrorReading(category, error_type, _retry_after(error))
+        if meaning != BY_STATUS:
+            return ErrorReading(Category(meaning), None, _retry_after(error))
+        status = status_of(error)
+        # Of an answer that says that all is well, something else is wrong: the class tells more of it.
+        error_type = _name_of_status(status) if status is not None and status >= FIRST_ERROR_STATUS else None
+        return ErrorReading(self.category_of_status(status), error_type, _retry_after(error))
 
     def category_of_status(self, status: int | None) -> Category:
         """Tell what an HTTP status means; one below 400 that no entry speaks of is unknown too."""
@@ -169,14 +173,21 @@ EVERY_ERROR: Final = FailureTable({})
 
 def status_of(error: BaseException) -> int | None:
     """Read the HTTP status that an error carries; None if it carries none."""
-    response = getattr(error, "response", None)
+    response = _attribute(error, "response")
     found = (
-        getattr(error, "status", None),
-        getattr(error, "status_code", None),
-        getattr(response, "status_code", None),
-        getattr(response, "status", None),
+        _attribute(error, "status"),
+        _attribute(error, "status_code"),
+        _attribute(response, "status_code"),
+        _attribute(response, "status"),
     )
     return next((status for status in found if isinstance(status, int)), None)
+
+
+def _attribute(of: object, name: str) -> Any:
+    try:
+        return getattr(of, name, None)
+    except Exception:  # noqa: BLE001 - what an error's own code does must not take its place
+        return None
 
 
 def _phrase(status: int) -> str:
@@ -194,13 +205,17 @@ def _name_of_status(status: int) -> str:
 
 def _retry_after(error: BaseException) -> float | None:
     """Read how long the service asks to wait: from the error itself, or from its headers."""
-    told = getattr(error, "retry_after", None)
+    told = _attribute(error, "retry_after")
     if isinstance(told, timedelta):
-        return max(0.0, told.total_seconds())
+        told = told.total_seconds()
     if isinstance(told, int | float) and not isinstance(told, bool):
-        return max(0.0, float(told)) if told == told else None  # noqa: PLR0124 - a NaN is no wait
-    headers = getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", None)
+        return _bounded(told) if told == told else None  # noqa: PLR0124 - a NaN is no wait
+    headers = _attribute(error, "headers") or _attribute(_attribute(error, "response"), "headers")
     return None if headers is None else _retry_after_of_headers(headers)
+
+
+def _bounded(seconds: float) -> float:
+    return float(max(0, min(seconds, GREATEST_TIMEOUT_SECONDS)))
 
 
 def _retry_after_of_headers(headers: Any) -> float | None:
@@ -210,8 +225,8 @@ def _retry_after_of_headers(headers: Any) -> float | None:
         if told is None:
             return None
         if re.fullmatch(r"\s*\d{1,9}\s*", told):
-            return float(told)
+            return _bounded(int(told))
         until, now = email.utils.parsedate_to_datetime(told), email.utils.parsedate_to_datetime(date)
-        return max(0.0, (until - now).total_seconds())
+        return _bounded((until - now).total_seconds())
     except (AttributeError, TypeError, ValueError):
         return None

@@ -111,6 +111,9 @@ class Judgement:
 
 
 CHECK_THE_BOT: Final = "check this bot's token and settings"
+MEND_THE_BOT: Final = (
+    "waiting mends nothing: give this bot a new token if its own was revoked, else check its settings"
+)
 _WAIT: Final = "wait for the provider"
 _CHECK_BOTH: Final = f"{CHECK_THE_BOT} first, then whether the provider has trouble"
 

@@ -99,6 +99,7 @@ class Tally:
             what came before them still weighs in it.
         first_duration_us: of the first of them, None if there is none.
         failure_run: failures after the last success, or all of them if there is none.
+        last_success_at: of the last call that went well; that calls come too fast is no such answer.
         error_types: of the failures that have one.
         last_error_type: of the last failure.
         is_rate_limited: whether the last call was answered that calls come too fast.
@@ -136,7 +137,7 @@ class Tally:
             weight_left=timed.weight_left,
             first_duration_us=timed.first_duration_us,
             failure_run=int(failed),
-            last_success_at=None if failed else outcome.at,
+            last_success_at=outcome.at if outcome.is_success else None,
             last_failure_at=outcome.at if failed else None,
             last_error_type=outcome.error_type if failed else None,
             is_rate_limited=says_too_fast(outcome.error_type),

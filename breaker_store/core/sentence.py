@@ -107,9 +107,25 @@ def _deed(event: Transition, at: str) -> str:
 
 def _opened(event: Transition, at: str) -> str:
     if event.is_trip:
-        return f"opened at {at} after {_failures(event)}"
+        return f"opened at {at}{_after_what(event)}"
+    if event.opened_at_once:
+        return f"opened again at {at} because a probe met {_permanent_error(event)}"
     error = f" with {_errors(event.causes[-1:])}" if event.causes else ""
     return f"opened again at {at} because a probe failed{error}"
+
+
+def _after_what(opening: Transition) -> str:
+    """Say which failures opened it."""
+    number = max(opening.failure_count, len(opening.causes))
+    if not opening.opened_at_once:
+        return f" after {_failures(opening.causes, number)}"
+    before = f", after {_failures(opening.causes[:-1], number - 1)}" if number > 1 else ""
+    return f" at once, on {_permanent_error(opening)}{before}"
+
+
+def _permanent_error(opening: Transition) -> str:
+    error = f": {_errors(opening.causes[-1:])}" if opening.causes else ", which is not kept with it"
+    return f"a permanent error{error}"
 
 
 def _reason(event: Transition, otherwise: str) -> str:
@@ -129,10 +145,8 @@ def _policy(event: Transition) -> str:
     return f"{back}it {rules(event.policy)}"
 
 
-def _failures(opening: Transition) -> str:
-    """Say how many failures opened it, within what time, and their errors."""
-    causes = opening.causes
-    number = max(opening.failure_count, len(causes))
+def _failures(causes: Sequence[Failure], number: int) -> str:
+    """Say how many failures there were, within what time, and the errors of those that are kept."""
     if number == 0:
         return "failures that are not kept with it"
     what = "one failure" if number == 1 else f"{number:,} failures in a row"
@@ -182,7 +196,7 @@ def _belongs_to(facts: Facts, event: Transition) -> str:
     origin = facts.origin
     assert origin is not None  # noqa: S101 - asked for only then
     opened = f"{_OPENED[origin.kind]}{_by(origin)}"
-    after = f" after {_failures(origin)}" if facts.trip is not None else ""
+    after = _after_what(origin) if facts.trip is not None else ""
     earlier = span(max(0, event.at - origin.at))
     return f"it had {opened} {earlier} before, at {moment(origin.at)} (event {origin.event_id}){after}"
 

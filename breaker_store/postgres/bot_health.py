@@ -10,7 +10,6 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store.core.buckets import Bucket, Span
-from breaker_store.core.events import Kind
 from breaker_store.core.health import (
     DEFAULT_THRESHOLDS,
     MINUTE_US,
@@ -25,7 +24,7 @@ from breaker_store.postgres import loading
 from breaker_store.postgres.bot_tallies import BotTallies
 from breaker_store.postgres.codec import microseconds, to_datetime
 from breaker_store.postgres.connecting import Connection
-from breaker_store.postgres.explaining_sql import LAST_SUCCESS, NOW
+from breaker_store.postgres.explaining_sql import IS_SUCCESS, LAST_SUCCESS, NOW
 from breaker_store.postgres.health_history import figures
 from breaker_store.postgres.reading import driver_connection_of
 from breaker_store.postgres.rolled_up import read_rolled_up
@@ -33,12 +32,15 @@ from breaker_store.postgres.rolled_up import read_rolled_up
 _NOTHING: Final = Tally()
 
 # Within the window alone, so that it ends early.
-_LAST: Final = """
-SELECT occurred_at, error_type FROM breaker_outcomes
-WHERE user_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = ANY($4::smallint[])
-ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC
-LIMIT 1
-"""
+_LAST: Final = {
+    what: f"""
+        SELECT occurred_at, error_type FROM breaker_outcomes
+        WHERE user_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND {condition}
+        ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC
+        LIMIT 1
+    """
+    for what, condition in {"call": "kind IN (1, 2)", "failure": "kind = 2", "success": IS_SUCCESS}.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class BotHealth:
         error_rate: failures among the calls that were made, 0 to 1; None if none was.
         average_ms: how long calls took, each weighing 0.3 of what is told after it.
         consecutive_failures: up to now, within the window.
-        last_success_at: also before the window, within the last 20,000 outcomes.
+        last_success_at: also before the window, within the last 20,000 outcomes; that calls come too fast is no success.
         last_failure_at, last_error_type: before the window, of the last failure that the breaker counted.
         is_rate_limited: whether the last call was answered that calls come too fast.
         suspended_at, suspended_by, suspension_reason: None if it is not suspended.
@@ -126,15 +128,14 @@ async def _read_latest(
 ) -> _Latest:
     since, until = to_datetime(window.begin), to_datetime(window.end)
 
-    async def last(*kinds: Kind) -> asyncpg.Record | None:
-        return await connection.fetchrow(_LAST, user_id, since, until, list(map(int, kinds)))
+    async def last(what: str) -> asyncpg.Record | None:
+        return await connection.fetchrow(_LAST[what], user_id, since, until)
 
-    success = await (
-        last(Kind.SUCCESS) if tally.successes else connection.fetchrow(LAST_SUCCESS, user_id, since)
-    )
-    call = await last(Kind.SUCCESS, Kind.FAILURE) if tally.calls else None
+    success = await last("success") if tally.successes else None
+    success = success or await connection.fetchrow(LAST_SUCCESS, user_id, since)
+    call = await last("call") if tally.calls else None
     failure_at, error_type = _counted_failure(state)
-    if tally.failures and (failure := await last(Kind.FAILURE)):
+    if tally.failures and (failure := await last("failure")):
         failure_at, error_type = failure
     return _Latest(
         success_at=success and success["occurred_at"],

@@ -99,13 +99,16 @@ FROM (
 ) AS after
 """
 
+IS_SUCCESS = "kind = 1 AND (verdict <> 1 OR error_type IS NULL)"
+"""That an outcome is a success to speak of; see `Outcome.is_success`."""
+
 LAST_SUCCESS = f"""
 SELECT * FROM (
-    SELECT occurred_at, writer_id, writer_seq, kind, operation, duration_us FROM breaker_outcomes
+    SELECT occurred_at, writer_id, writer_seq, kind, verdict, error_type, operation, duration_us FROM breaker_outcomes
     WHERE user_id = $1 AND occurred_at <= $2
     ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC LIMIT {OUTCOMES_LIMIT}
 ) AS before
-WHERE kind = 1
+WHERE {IS_SUCCESS}
 ORDER BY occurred_at DESC, writer_id DESC, writer_seq DESC
 LIMIT 1
 """

@@ -83,6 +83,7 @@ class EventItem:
         verdict: whether an outcome counted for the state; None for transitions.
         duration_ms: of refusals: from the first to the last that this event stands for.
         count: of refusals: how many this event stands for.
+        attempt: from 2 on for a call that was tried again; None for a first attempt.
         probe: the number of the probe in its half-open round, from 1.
         remark: as of a `TransitionItem`; and of a transition that is superseded, that it is.
 

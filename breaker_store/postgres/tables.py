@@ -103,7 +103,7 @@ def _event_columns() -> list[Column[Any]]:
         # Rejected: the refusals in this row, at least 1.
         Column("count", Integer),
         Column("kind", SmallInteger, nullable=False),
-        # Outcomes: 0 counted, 1 not counted (late), 2 would have been refused (imported).
+        # Outcomes: 0 counted, 1 not counted (late, or it says nothing of the bot), 2 would have been refused (imported).
         Column("verdict", SmallInteger),
         Column("attempt", SmallInteger),
         Column("trace_id", Uuid),

@@ -18,9 +18,8 @@ from types import TracebackType
 from typing import Literal, ParamSpec, Self, TypeVar
 from uuid import UUID
 
-from breaker_store.core.cleaning import clean_name
+from breaker_store.core.cleaning import clean_attempt, clean_name
 from breaker_store.core.decide import (
-    PERMANENT_REASON,
     Abandon,
     Admit,
     Report,
@@ -28,6 +27,7 @@ from breaker_store.core.decide import (
     permit_of,
 )
 from breaker_store.core.events import (
+    PERMANENT_REASON,
     CircuitState,
     Event,
     Kind,
@@ -509,7 +509,7 @@ class CircuitBreaker(HandledBreaker):
             operation=None if facts.operation is None else clean_name(facts.operation),
             error_type=None if error_type is None else clean_name(error_type),
             error_message=message,
-            attempt=facts.attempt,
+            attempt=clean_attempt(facts.attempt),
             trace_id=None if trace_id is None else UUID(int=trace_id),
             counts=category is not Category.RATE_LIMITED,
             opens_at_once=PERMANENT_REASON if category is Category.PERMANENT else None,

@@ -11,7 +11,14 @@ from breaker_store.core.cleaning import clean_text
 from breaker_store.core.events import Permit
 from breaker_store.core.failures import Category, ErrorReading, FailureTable
 from breaker_store.core.policy import Policy
-from breaker_store.errors import CircuitBreakerOpenError
+from breaker_store.errors import CircuitBreakerOpenError, NotCommittedError, RateLimitedError
+
+_TELLS_NOTHING = (
+    CircuitBreakerOpenError,
+    RateLimitedError,
+    NotCommittedError,
+    concurrent.futures.CancelledError,
+)
 
 NOT_CALLED: Any = object()
 """Stands for what a function gave before it was called."""
@@ -38,10 +45,11 @@ def read_error(error: Exception, policy: Policy, failures: FailureTable) -> Erro
 
 
 def tells_of_the_service(error: BaseException) -> TypeGuard[Exception]:
-    """Leave out what says nothing of the service: cancellation, the end of the process, another breaker's refusal."""
-    return isinstance(error, Exception) and not isinstance(
-        error, CircuitBreakerOpenError | concurrent.futures.CancelledError
-    )
+    """Leave out what says nothing of the service.
+
+    That is cancellation, the end of the process, another guard's refusal, and a log that could not be asked.
+    """
+    return isinstance(error, Exception) and not isinstance(error, _TELLS_NOTHING)
 
 
 def is_call(func: object, awaitable: object) -> bool:

@@ -46,7 +46,7 @@ class ProtectedCall:
     ) -> None:
         self._breaker = breaker
         self._has_ended = False
-        self._when_ended: Callable[[], None] | None = None
+        self._when_ended: Callable[[BaseException | None], object] | None = None
         self.block = block
         self.operation = operation
         self.attempt = attempt
@@ -57,8 +57,8 @@ class ProtectedCall:
         """Let the call go on when the function has returned: whoever does so ends it. A body that streams is such."""
         self.is_left_open = True
 
-    def when_ended(self, callback: Callable[[], None]) -> None:
-        """Have `callback`, of which there is one, called when the call has ended."""
+    def when_ended(self, callback: Callable[[BaseException | None], object]) -> None:
+        """Have `callback(error)`, of which there is one, called when the end has been taken down."""
         self._when_ended = callback
 
     async def end(self, error: BaseException | None = None, *, result: object = None) -> None:
@@ -85,7 +85,7 @@ class ProtectedCall:
             self._breaker.end_call(self, error)
         finally:
             if self._when_ended is not None:
-                self._when_ended()
+                self._when_ended(error)
         return True
 
 

@@ -10,7 +10,7 @@ from breaker_store.core.events import EventId, Failure
 
 SECOND = 1_000_000
 START = 1_764_150_000 * SECOND  # 2025-11-26T09:40:00Z
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - nobody's
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def webhook(chosen: Format = Format.EVENT, **options: Any) -> Webhook:
@@ -19,12 +19,17 @@ def webhook(chosen: Format = Format.EVENT, **options: Any) -> Webhook:
 
 
 def trip(
-    user_id: int = 101, *, seconds: float = 0, error: str | None = "Unauthorized", message="revoked"
+    user_id: int = 101,
+    *,
+    seconds: float = 0,
+    error: str | None = "Unauthorized",
+    message="revoked",
+    reason="5 failures in a row",
 ) -> Notice:
     at = START + round(seconds * SECOND)
     event_id = EventId(7, 2 * user_id)
     cause = Failure(EventId(7, 2 * user_id - 1), at, error, message, "send")
-    return Notice(AlertKind.TRIPPED, user_id, user_id, event_id, at, "5 failures in a row", None, cause)
+    return Notice(AlertKind.TRIPPED, user_id, user_id, event_id, at, reason, None, cause)
 
 
 def recovery(ended: Notice, *, after: float = 65, reason="2 probes in a row succeeded", actor=None) -> Notice:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from breaker_store.alerting.wording import describe_group, one_line
 from breaker_store.core.alerting import AlertKind, Notice, group_notices
-from breaker_store.core.events import EventId
+from breaker_store.core.events import PERMANENT_REASON, EventId
 
 from .making import START, recovery, trip
 
@@ -19,6 +19,13 @@ def told(*notices: Notice) -> str:
 def test_a_trip_is_told_with_its_reason_and_its_last_error():
     assert told(trip()) == (
         "The breaker of user 101 tripped: 5 failures in a row, the last: Unauthorized: revoked."
+    )
+
+
+def test_a_trip_at_once_is_told_with_the_error_that_did_it_alone():
+    assert told(trip(reason=PERMANENT_REASON)) == (
+        "The breaker of user 101 tripped at once: a permanent error, which no other try would mend, "
+        "Unauthorized: revoked."
     )
 
 

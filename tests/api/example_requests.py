@@ -13,11 +13,14 @@ import httpx
 
 from breaker_store.api.feed import Feed
 from breaker_store.api.routers.stream import make_heartbeat
-from breaker_store.core.events import EventId
+from breaker_store.core.events import EventId, Kind, Outcome, Permit, Verdict
 from breaker_store.importing.formats import ImportedOutcome
 from breaker_store.importing.run import import_outcomes
+from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.feed import AnotherHistory, FeedCursor
 from breaker_store.rolling_up import roll_up_once
+from breaker_store.runtime.clock import Clock
+from tests.postgres.histories import Past
 
 NOBODY_LISTENS = "postgresql://nobody@127.0.0.1:1/nothing"
 END = "\n\n"
@@ -64,7 +67,25 @@ async def seed(database_url: str) -> None:
     await import_outcomes(
         database_url, outcomes(105, "SSSFSSSFSSS", SLOW, start=time.time_ns() // 1_000 - 80 * SECOND)
     )
+    await try_again(database_url)
     await roll_up_once(database_url)
+
+
+async def try_again(database_url: str) -> None:
+    """Have two of the last bot's calls be tried again just now: one went well in the end, the other did not."""
+    log = PostgresEventLog(database_url, Clock())
+    attempts = [(2, None), (2, SLOW[0]), (3, "http.TooManyRequests"), (4, SLOW[0])]
+    at = time.time_ns() // 1_000 - 60 * SECOND
+    events = [
+        Outcome(
+            Kind.FAILURE if error == SLOW[0] else Kind.SUCCESS, EventId(9, number), at + number * SECOND, Permit(0, 0),
+            verdict=Verdict.COUNTED if error in {None, SLOW[0]} else Verdict.NOT_COUNTED,
+            duration_us=150_000, operation="sendMessage", error_type=error, attempt=attempt,
+        )
+        for number, (attempt, error) in enumerate(attempts, 1)
+    ]  # fmt: skip
+    await Past(log).store(105, events)
+    await log.close()
 
 
 async def stream_events(database_url: str) -> str:
@@ -171,6 +192,7 @@ def healthy() -> Iterator[Request]:
     yield Request("list_unhealthy_bots", f"{BOTS}/unhealthy?limit=1")
     yield Request("show_fleet_history", f"{BOTS}/health/history?{TWO_MINUTES}")
     yield Request("show_bot_health", f"{BOTS}/105/health")
+    yield Request("show_retries", f"{BOTS}/105/retries?hours=1")
     yield Request("show_bot_history", f"{BOTS}/102/health/history?{TWO_MINUTES}")
 
 
@@ -228,7 +250,12 @@ def refused_explanations() -> Iterator[Request]:
 
 
 def refused_healths() -> Iterator[Request]:
-    for name, path in (("show_bot_health", "health"), ("show_bot_history", "health/history")):
+    yield Request("show_retries", f"{BOTS}/105/retries?hours=1000", 422, "too long")
+    for name, path in (
+        ("show_bot_health", "health"),
+        ("show_bot_history", "health/history"),
+        ("show_retries", "retries"),
+    ):
         yield Request(name, f"{BOTS}/404404/{path}", 404, "unknown user")
         yield Request(name, f"{BOTS}/me/{path}", 422, "no user id")
     for name, path in (("show_bot_history", "101/health/history"), ("show_fleet_history", "health/history")):

@@ -10,10 +10,12 @@ import httpx
 import pytest
 
 from breaker_store.api.routers.bot_health import PREFIX
+from breaker_store.failures import HTTP, BadAnswer
 from breaker_store.postgres.fleet_health import UnhealthyCursor
 from tests.api.example_requests import SECOND, SLOW, outcomes
 
 HOUR = 3_600 * SECOND
+UNTIL = "2026-03-01T02:00:00Z"
 
 
 # Of each status one, in no order, and two that differ in their errors alone.
@@ -101,7 +103,53 @@ async def test_a_bot_that_has_been_quiet_is_healthy_and_its_last_calls_are_told(
     assert health["last_error_type"] == SLOW[0]
 
 
-@pytest.mark.parametrize("path", ["/404404/health", "/404404/health/history"])
+@pytest.fixture
+def answered(store):
+    """Have a bot's calls be answered with these statuses, one after the other, as attempts with these numbers."""
+
+    async def answered(user_id: int, *answers: tuple[int, int | None]) -> None:
+        for status, attempt in answers:
+            call = store.registry.get_breaker(user_id).begin("sendMessage", attempt=attempt, failures=HTTP)
+            await call.end(None if status == 200 else BadAnswer(None, status))
+        await store.flush()
+
+    return answered
+
+
+async def test_a_bot_whose_calls_come_too_fast_is_rate_limited_and_healthy(client, answered):
+    await answered(101, (200, None), (429, None))
+    health = (await get(client, "/101/health"))["health"]
+    assert (health["is_rate_limited"], health["status"]) == (True, "healthy")
+    [too_fast, well] = (await client.get("/api/admin/system/circuit-breakers/101/events")).json()["events"]
+    assert (too_fast["error_type"], too_fast["verdict"]) == ("http.TooManyRequests", "not_counted")
+    assert health["last_success_at"] == well["at"]
+    await answered(101, (200, 2))
+    assert not (await get(client, "/101/health"))["health"]["is_rate_limited"]
+
+
+async def test_how_often_a_bots_calls_were_tried_again_is_told(client, answered):
+    await answered(101, (503, None), (429, 2), (200, 3), (200, None), (503, None), (404, 2))
+    retries = (await get(client, "/101/retries", hours=1))["retries"]
+    counts = ("first_attempts", "retries", "retried_calls", "recovered_calls", "rate_limited")
+    assert [retries[name] for name in counts] == [3, 3, 2, 1, 1]
+    assert [item["attempt"] for item in retries["attempts"]] == [1, 2, 3]
+    assert retries["attempts"][1] == {
+        "attempt": 2, "calls": 2, "succeeded": 0, "declined": 1, "rate_limited": 1, "failed": 0,
+    }  # fmt: skip
+    assert retries["errors"] == [
+        {"error_type": "http.NotFound", "retries": 1},
+        {"error_type": "http.TooManyRequests", "retries": 1},
+    ]
+
+
+async def test_a_week_is_the_longest_time_that_retries_are_told_of(client, answered):
+    await answered(101, (200, None))
+    assert (await client.get(f"{PREFIX}/101/retries?hours=168&until={UNTIL}")).status_code == 200
+    for query in ("hours=169", "hours=0", "days=1"):
+        assert (await client.get(f"{PREFIX}/101/retries?{query}")).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/404404/health", "/404404/health/history", "/404404/retries"])
 async def test_of_an_unknown_user_nothing_is_told(client, path):
     answer = await client.get(f"{PREFIX}{path}")
     assert (answer.status_code, answer.json()["title"]) == (404, "Unknown circuit breaker")

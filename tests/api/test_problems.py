@@ -252,6 +252,7 @@ async def test_every_route_documents_its_errors(client):
         f"{BOTS}/health/history": {"422", "503"},
         f"{BOTS}/{{user_id}}/health": {"404", "422", "503"},
         f"{BOTS}/{{user_id}}/health/history": {"404", "422", "503"},
+        f"{BOTS}/{{user_id}}/retries": {"404", "422", "503"},
         f"{PREFIX}/staged-resets/{{staged_reset_id}}": {"404", "422", "503"},
         f"{PREFIX}/staged-resets/{{staged_reset_id}}/stop": {"404", "422", "503"},
         f"{PREFIX}/{{user_id}}/transitions": {"400", "404", "422", "503"},

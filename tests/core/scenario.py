@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 from breaker_store.core.decide import (
     Abandon,
@@ -23,6 +23,7 @@ from breaker_store.core.decide import (
     permit_of,
 )
 from breaker_store.core.events import (
+    PERMANENT_REASON,
     CircuitState,
     Event,
     EventId,
@@ -97,12 +98,24 @@ class Scenario:
     def fail(self, permit: Permit | None = None, error: str | None = "TimeoutError") -> Scenario:
         return self._report(Kind.FAILURE, permit, error)
 
+    def fail_for_good(self, permit: Permit | None = None, error: str | None = "Unauthorized") -> Scenario:
+        """Fail with an error that opens the breaker at once."""
+        return self._report(Kind.FAILURE, permit, error, opens_at_once=PERMANENT_REASON)
+
+    def come_too_fast(self, permit: Permit | None = None) -> Scenario:
+        """Be answered that calls come too fast, which says nothing of the bot."""
+        return self._report(Kind.SUCCESS, permit, "http.TooManyRequests", counts=False)
+
     def _report(
-        self, kind: Literal[Kind.SUCCESS, Kind.FAILURE], permit: Permit | None, error: str | None = None
+        self,
+        kind: Literal[Kind.SUCCESS, Kind.FAILURE],
+        permit: Permit | None,
+        error: str | None = None,
+        **fields: Any,
     ) -> Scenario:
         """Report a call's end; without a permit it is admitted here first."""
         permit = permit or self.admitted()
-        self.run(Report(self.now, self.event_id, next(self._eras), kind, permit, error_type=error))
+        self.run(Report(self.now, self.event_id, next(self._eras), kind, permit, error_type=error, **fields))
         return self
 
     def cancel(self, permit: Permit) -> Scenario:

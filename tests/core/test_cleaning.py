@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from breaker_store.core.cleaning import NAME_LIMIT, TEXT_LIMIT, clean_name, clean_text
+from breaker_store.core.cleaning import NAME_LIMIT, TEXT_LIMIT, clean_attempt, clean_name, clean_text
 
-TOKEN = "AAFh9_Kx-2mZpQrStUvWxYz0123456789ab"  # noqa: S105 - that is what is tested
+TOKEN = "AAFh9_Kx-2mZpQrStUvWxYz0123456789ab"
 """35 characters, as the second part of a bot's token has; none of it is a real one."""
 BOT_TOKEN = f"123456789:{TOKEN}"
 
@@ -283,3 +283,23 @@ def test_a_huge_nasty_text_is_cleaned(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     assert len(clean_text(text)) <= TEXT_LIMIT
     assert len(clean_text(text, 250_000)) <= 250_000
+
+
+@pytest.mark.parametrize(
+    ("attempt", "stored"),
+    [
+        (2, 2),
+        (3, 3),
+        (32_767, 32_767),
+        (10**9, 32_767),
+        (1, None),
+        (0, None),
+        (-4, None),
+        (None, None),
+        ("2", None),
+    ],
+)
+def test_the_number_of_an_attempt_fits_its_column_and_a_first_one_has_none(
+    attempt: object, stored: int | None
+) -> None:
+    assert clean_attempt(attempt) == stored

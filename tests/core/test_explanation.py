@@ -68,6 +68,76 @@ def test_a_trip_in_force_says_for_how_long_it_refuses():
     )
 
 
+REVOKED = "401: the token was revoked"
+
+
+def revoked(failures: int) -> Scenario:
+    """Fail so often, once a second, and then for good."""
+    scenario = Scenario()
+    for _ in range(failures):
+        scenario.fail().wait(1)
+    scenario.fail_for_good()
+    return scenario
+
+
+def with_message(scenario: Scenario, which: int = -1, message: str = REVOKED) -> Scenario:
+    """Give the last cause of a stored transition a message."""
+    number = scenario.stored.index(transitions(scenario)[which])
+    opening = transitions(scenario)[which]
+    *before, last = opening.causes
+    scenario.stored[number] = replace(opening, causes=(*before, replace(last, error_message=message)))
+    return scenario
+
+
+def test_a_trip_at_once_names_the_permanent_error_and_what_to_do_about_it():
+    scenario = with_message(revoked(0)).wait(37)
+    assert sentence(scenario) == (
+        "User 101's breaker opened at 2023-11-14 22:13:20 UTC at once, on a permanent error: "
+        f'Unauthorized ("401: the token was revoked"); {WELL}; it refuses calls for another 23 s; {THIS_BOT}: '
+        "waiting mends nothing: give this bot a new token if its own was revoked, else check its settings."
+    )
+
+
+@pytest.mark.parametrize(
+    ("failures", "words"),
+    [
+        (1, "Unauthorized, after one failure, TimeoutError; "),
+        (3, "Unauthorized, after 3 failures in a row within 2 s, all TimeoutError; "),
+    ],
+)
+def test_a_trip_at_once_tells_of_the_failures_before_it(failures, words):
+    assert f" UTC at once, on a permanent error: {words}" in sentence(revoked(failures))
+
+
+def test_a_trip_at_once_whose_failures_are_not_kept_says_so():
+    scenario = revoked(0)
+    scenario.stored[-1] = replace(transitions(scenario)[-1], causes=(), failure_count=1)
+    assert " UTC at once, on a permanent error, which is not kept with it; " in sentence(scenario)
+
+
+def test_what_belongs_to_a_trip_at_once_says_so():
+    scenario = revoked(0).wait(60).succeed()
+    assert sentence(scenario, 1).endswith(
+        "; it had opened 1 min before, at 2023-11-14 22:13:20 UTC (event 7-2) at once, on a permanent error: "
+        "Unauthorized; it is half-open, with 1 of 2 probes succeeded."
+    )
+
+
+def test_a_probe_that_meets_a_permanent_error_is_told_as_such():
+    scenario = with_message(tripped().wait(60).fail_for_good())
+    assert sentence(scenario, -1).startswith(
+        "User 101's breaker opened again at 2023-11-14 22:14:24 UTC because a probe met a permanent error: "
+        f'Unauthorized ("{REVOKED}"); '
+    )
+
+
+def test_the_advice_after_a_trip_at_once_is_the_usual_one_where_others_have_the_same_error():
+    scenario = revoked(0)
+    around = Around(50, START - WINDOW_US, START + WINDOW_US, 40, {"Unauthorized": 40}, 0, HOUR_BEFORE_US)
+    found = explained(scenario, around=around)
+    assert found.judgement.advice == "wait for the provider"
+
+
 def test_a_wait_that_is_over_lets_the_next_call_try():
     assert "; it lets the next call try, since its wait is over; " in sentence(tripped().wait(60))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from breaker_store.core.events import CircuitState, EventId, Kind, Outcome, Permit
+from breaker_store.core.events import CircuitState, EventId, Kind, Outcome, Permit, Verdict
 from breaker_store.core.health import (
     MINUTE_US,
     Overall,
@@ -15,8 +17,10 @@ from breaker_store.core.health import (
     Thresholds,
     judge,
     judge_fleet,
+    says_too_fast,
     tally,
 )
+from breaker_store.failures import KNOWN_CLIENTS, BadAnswer, Category
 
 ERRORS = some.sampled_from([None, "TimeoutError", "aiogram.exceptions.TelegramRetryAfter"])
 
@@ -96,6 +100,42 @@ def test_a_success_ends_the_run_of_failures() -> None:
     failures = [an_outcome(Kind.FAILURE, at) for at in (1, 2)]
     assert tally(failures).failure_run == 2
     assert tally([*failures, an_outcome(Kind.SUCCESS, 3)]).failure_run == 0
+
+
+@pytest.mark.parametrize(
+    ("error_type", "is_told"),
+    [
+        ("http.TooManyRequests", True),
+        ("aiogram.exceptions.TelegramRetryAfter", True),
+        ("telegram.error.RetryAfter", True),
+        ("RetryAfter", True),
+        ("http.BadRequest", False),
+        ("TooManyRequests.Other", False),
+        (None, False),
+    ],
+)
+def test_what_says_that_calls_come_too_fast_is_known_by_its_name(
+    error_type: str | None, is_told: bool
+) -> None:
+    assert says_too_fast(error_type) is is_told
+
+
+def test_every_error_that_a_table_reads_so_is_known_by_its_name() -> None:
+    names = [name for name, meaning in KNOWN_CLIENTS.meanings.items() if meaning is Category.RATE_LIMITED]
+    statuses = [KNOWN_CLIENTS.read(BadAnswer(None, name)).error_type for name in names if name == 429]
+    classes = [name for name in names if isinstance(name, str)]
+    assert len(names) == len(statuses) + len(classes) == 3
+    assert all(map(says_too_fast, classes + statuses))
+
+
+def test_an_answer_that_calls_come_too_fast_is_a_call_and_no_last_success() -> None:
+    well = an_outcome(Kind.SUCCESS, 1)
+    too_fast = replace(
+        an_outcome(Kind.SUCCESS, 2, error_type="http.TooManyRequests"), verdict=Verdict.NOT_COUNTED
+    )
+    found = tally([well, too_fast])
+    assert (found.calls, found.failures, found.last_success_at) == (2, 0, 1)
+    assert found.is_rate_limited
 
 
 def test_a_bot_is_rate_limited_until_a_call_is_answered_otherwise() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
 from hypothesis import settings
@@ -25,6 +26,7 @@ from breaker_store.core.decide import (
 )
 from breaker_store.core.events import (
     CAUSES_LIMIT,
+    PERMANENT_REASON,
     CircuitState,
     Event,
     EventId,
@@ -35,6 +37,7 @@ from breaker_store.core.events import (
     StoredEvent,
     Suspension,
     Transition,
+    Verdict,
 )
 from breaker_store.core.policy import MICROSECONDS, Policy
 from breaker_store.core.rebuild import rebuild, rebuild_from
@@ -106,6 +109,26 @@ class AnyHistory(RuleBasedStateMachine):
     def end_a_call(self, data: st.DataObject, kind: Kind) -> None:
         permit = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
         self.run_command(Report(*self.identity(), kind, permit))
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def be_answered_that_calls_come_too_fast(self, data: st.DataObject) -> None:
+        """Nothing is known of the bot: the call was as good as cancelled, but that it is recorded."""
+        permit = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        cancelled = functools.reduce(evolve, decide(self.state, Abandon(permit)), self.state)
+        self.run_command(Report(*self.identity(), Kind.SUCCESS, permit, counts=False))
+        assert self.state == cancelled
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def fail_for_good(self, data: st.DataObject) -> None:
+        permit = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        before = self.state
+        report = Report(*self.identity(), Kind.FAILURE, permit, opens_at_once=PERMANENT_REASON)
+        outcome, *transitions = self.run_command(report)
+        assert isinstance(outcome, Outcome)
+        assert len(transitions) == (outcome.verdict is Verdict.COUNTED)
+        assert self.state is before or self.state.state is CircuitState.OPEN
 
     @precondition(lambda self: self.state.state is CircuitState.CLOSED)
     @rule(kinds=st.lists(endings, min_size=1, max_size=CAUSES_LIMIT + 5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -20,13 +21,26 @@ from breaker_store.core.decide import (
     Resume,
     Suspend,
 )
-from breaker_store.core.events import EventId, Kind, Outcome, Transition
+from breaker_store.core.events import PERMANENT_REASON, EventId, Kind, Outcome, Transition
 from breaker_store.core.policy import MICROSECONDS
 from breaker_store.core.rebuild import rebuild
 from breaker_store.core.state import BreakerState
 from tests.core.scenario import START
 from tests.core.writers import DEFAULT, Log, Writer
 from tests.depth import DEPTH
+
+Ending = dict[str, Any]
+
+endings: st.SearchStrategy[Ending] = st.sampled_from(
+    [
+        {"kind": Kind.SUCCESS},
+        {"kind": Kind.FAILURE},
+        {"kind": Kind.FAILURE},
+        {"kind": Kind.FAILURE, "opens_at_once": PERMANENT_REASON},
+        {"kind": Kind.SUCCESS, "counts": False},
+    ]
+)
+"""How calls end: an error may open the breaker at once, and an answer may say nothing of the bot."""
 
 
 class TwoWriters(RuleBasedStateMachine):
@@ -48,20 +62,22 @@ class TwoWriters(RuleBasedStateMachine):
         if permit is not None:
             writer.in_flight.append(permit)
 
-    @rule(index=st.integers(0, 1), kinds=st.lists(st.sampled_from([Kind.SUCCESS, Kind.FAILURE]), max_size=3))
-    def call(self, index: int, kinds: list[Kind]) -> None:
+    @rule(index=st.integers(0, 1), ends=st.lists(endings, max_size=3))
+    def call(self, index: int, ends: list[Ending]) -> None:
         writer = self.writers[index]
-        for kind in kinds:
+        for ending in ends:
             permit = writer.run(Admit(*self.identity(writer)))
             if permit is not None:
-                writer.run(Report(*self.identity(writer), kind, permit))
+                writer.run(Report(*self.identity(writer), permit=permit, **ending))
 
-    @rule(index=st.integers(0, 1), kind=st.sampled_from([Kind.SUCCESS, Kind.FAILURE, None]), data=st.data())
-    def end_a_call(self, index: int, kind: Kind | None, data: st.DataObject) -> None:
+    @rule(index=st.integers(0, 1), ending=st.none() | endings, data=st.data())
+    def end_a_call(self, index: int, ending: Ending | None, data: st.DataObject) -> None:
         writer = self.writers[index]
         if writer.in_flight:
             permit = writer.in_flight.pop(data.draw(st.integers(0, len(writer.in_flight) - 1)))
-            command = Abandon(permit) if kind is None else Report(*self.identity(writer), kind, permit)
+            command = (
+                Abandon(permit) if ending is None else Report(*self.identity(writer), permit=permit, **ending)
+            )
             writer.run(command)
 
     @rule(index=st.integers(0, 1))

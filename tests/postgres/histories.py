@@ -6,12 +6,22 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store import Policy
 from breaker_store.core.decide import Abandon, Admit, CarryOver, ChangePolicy, Report, Reset, Resume, Suspend
-from breaker_store.core.events import EventId, Kind, Outcome, OutcomeKind, Permit, StoredEvent, Transition
+from breaker_store.core.events import (
+    PERMANENT_REASON,
+    EventId,
+    Kind,
+    Outcome,
+    OutcomeKind,
+    Permit,
+    StoredEvent,
+    Transition,
+)
 from breaker_store.core.policy import MICROSECONDS
 from breaker_store.ports import Batch, Source, UserTransition
 from breaker_store.postgres.codec import microseconds
@@ -26,10 +36,20 @@ START = microseconds(MIDNIGHT) - 2 * MICROSECONDS
 OWN = Policy(failure_threshold=3, timeout_seconds=0.5, success_threshold=2)
 
 STEPS = [
-    "succeed", "fail", "fail", "fail", "trip", "trip", "begin", "end", "break", "cancel", "tick", "rest", "wait", "wait", "send",
+    "succeed", "fail", "fail", "fail", "trip", "trip", "revoke", "hurry", "begin", "end", "break", "deny", "slow", "cancel", "tick", "rest", "wait", "wait", "send",
     "send_one", "hear", "share", "share", "probe", "probe", "reset", "set_policy",
     "suspend", "resume", "resume", "carry_over",
 ]  # fmt: skip
+
+
+_ENDINGS = {"end": "succeed", "break": "fail", "deny": "revoke", "slow": "hurry"}
+
+_OUTCOMES: dict[str, dict[str, Any]] = {
+    "succeed": {"kind": Kind.SUCCESS},
+    "fail": {"kind": Kind.FAILURE},
+    "revoke": {"kind": Kind.FAILURE, "error_type": "Unauthorized", "opens_at_once": PERMANENT_REASON},
+    "hurry": {"kind": Kind.SUCCESS, "error_type": "RetryAfter", "counts": False},
+}
 
 
 def run(text: str) -> list[tuple[int, str]]:
@@ -57,7 +77,7 @@ class Processes:
     def take(self, number: int, step: str) -> None:  # noqa: PLR0912 - one case for each step
         writer = self.writers[number]
         match step:
-            case "succeed" | "fail":
+            case "succeed" | "fail" | "revoke" | "hurry":
                 self.begin(number)
                 self.now += 1
                 self.end(number, step, newest=True)
@@ -69,8 +89,8 @@ class Processes:
                     self.take(number, "fail")
             case "begin":
                 self.begin(number)
-            case "end" | "break" | "cancel":
-                self.end(number, {"end": "succeed", "break": "fail"}.get(step, step))
+            case "end" | "break" | "deny" | "slow" | "cancel":
+                self.end(number, _ENDINGS.get(step, step))
             case "tick":
                 self.now += 1
             case "wait":
@@ -107,9 +127,11 @@ class Processes:
         if not writer.in_flight:
             return
         permit = writer.in_flight.pop(-1 if newest else 0)
-        kind = {"succeed": Kind.SUCCESS, "fail": Kind.FAILURE}.get(step)
+        fields = _OUTCOMES.get(step)
         writer.run(
-            Abandon(permit) if kind is None else Report(*self.identity(number), kind, permit, duration_us=1)
+            Abandon(permit)
+            if fields is None
+            else Report(*self.identity(number), permit=permit, duration_us=1, **fields)
         )
 
     def identity(self, number: int) -> tuple[int, EventId, int]:

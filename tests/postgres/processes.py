@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from breaker_store import CircuitBreakerOpenError, NotSuspendedError, Policy, SuspendedError
 from breaker_store.core.decide import CarryOver
+from breaker_store.failures import HTTP, BadAnswer
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.runtime.clock import ManualClock
 from tests.contract.writing import Writer
@@ -31,7 +32,7 @@ databases = settings(
 )
 
 STEPS = [
-    "succeed", "fail", "fail", "fail", "wait", "send", "send", "hear", "restart", "reset", "set_policy", "suspend", "resume",
+    "succeed", "fail", "fail", "fail", "revoke", "hurry", "wait", "send", "send", "hear", "restart", "reset", "set_policy", "suspend", "resume",
     "resume", "carry_over",
 ]  # fmt: skip
 steps = st.sampled_from(STEPS)
@@ -64,6 +65,8 @@ class Process:
         actions: dict[str, Callable[[], Awaitable[None]]] = {
             "succeed": self.succeed,
             "fail": self.fail,
+            "revoke": self.revoke,
+            "hurry": self.hurry,
             "wait": self.wait,
             "send": self.send,
             "hear": self.hear,
@@ -83,6 +86,18 @@ class Process:
     async def fail(self) -> None:
         with suppress(CircuitBreakerOpenError):
             await self.writer.fail(self.user_id)
+
+    async def revoke(self) -> None:
+        """Fail in a way that opens the breaker at once."""
+        await self._be_answered(401)
+
+    async def hurry(self) -> None:
+        """Be answered that calls come too fast."""
+        await self._be_answered(429)
+
+    async def _be_answered(self, status: int) -> None:
+        with suppress(CircuitBreakerOpenError):
+            await self.writer.breaker(self.user_id).begin("send", failures=HTTP).end(BadAnswer(None, status))
 
     async def wait(self) -> None:
         self._clock.advance(WAIT_SECONDS)

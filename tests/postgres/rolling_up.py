@@ -29,7 +29,7 @@ VALUES ($1, 1, $2, $3, $4, 2, 0, sha256('any'), $5, $6)
 _EVENT = """
 INSERT INTO breaker_events (
     occurred_at, user_id, writer_id, writer_seq, duration_us, generation, era, kind, verdict, count, error_type
-) VALUES ($1, $2, $3, $4, $5, 0, 0, $6, 0, $7, $8)
+) VALUES ($1, $2, $3, $4, $5, 0, 0, $6, $7, $8, $9)
 """
 
 
@@ -70,7 +70,8 @@ async def store(connection: asyncpg.Connection, events: Sequence[Stored]) -> Non
     await connection.execute(_BATCH, writer_id, min(seqs), max(seqs), len(events), min(times), max(times))
     rows = [
         (
-            to_datetime(each.at), user_id, *each.event_id, each.duration_us, int(each.kind), each.count, each.error_type,
+            to_datetime(each.at), user_id, *each.event_id, each.duration_us, int(each.kind), int(each.verdict),
+            each.count, each.error_type,
         )
         for user_id, each in events
     ]  # fmt: skip

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from breaker_store.core.buckets import Bucket, Span
-from breaker_store.core.events import Kind, Outcome
+from breaker_store.core.events import Kind, Outcome, Verdict
 from breaker_store.core.health import DEFAULT_THRESHOLDS, MINUTE_US, Tally, tally
 from breaker_store.postgres.bot_health import BotHealth, bot_health
 from breaker_store.postgres.bot_history import bot_history
@@ -28,6 +28,7 @@ from tests.postgres.rolling_up import Stored, ensure_days, outcome, store
 USER, OTHER = 101, 102
 HOUR_US = Bucket.HOUR.length_us
 ERRORS = ["TimeoutError", "aiogram.exceptions.TelegramRetryAfter", None]
+TOO_FAST = "http.TooManyRequests"
 BATCH = 250
 
 Keep = Callable[[Sequence[Outcome]], Awaitable[None]]
@@ -42,7 +43,7 @@ def draw(seed: int, span: Span, number: int) -> list[Outcome]:
 
 def draw_outcome(chance: random.Random, at: int) -> Outcome:
     kind = chance.choices([Kind.SUCCESS, Kind.FAILURE, Kind.REJECTED], [7, 3, 1])[0]
-    return outcome(
+    drawn = outcome(
         kind,
         at,
         chance.choice([None, 0, chance.randrange(10**6), chance.randrange(10**7)]),
@@ -50,6 +51,9 @@ def draw_outcome(chance: random.Random, at: int) -> Outcome:
         chance.choice([None, 3]) if kind is Kind.REJECTED else None,
         writer_id=chance.choice([1, 2]),
     )
+    if kind is Kind.SUCCESS and chance.random() < 0.1:
+        return replace(drawn, verdict=Verdict.NOT_COUNTED, error_type=TOO_FAST)
+    return drawn
 
 
 @pytest.fixture
@@ -165,6 +169,21 @@ async def test_live_rebuilt_queried_and_rolled_up_health_agree(
         await roll_up_once(database_url)
     over = Span(window.begin, Bucket.MINUTE.begin(now))
     assert_same(await merged(connection, over), live(happened, over))
+
+
+async def test_the_last_success_is_found_behind_answers_that_calls_come_too_fast(
+    connection: asyncpg.Connection, database_url: str, keep: Keep
+) -> None:
+    now = await read_now(connection)
+    well = outcome(Kind.SUCCESS, now - 40 * MINUTE_US)
+    too_fast = [
+        replace(outcome(Kind.SUCCESS, now - number), verdict=Verdict.NOT_COUNTED, error_type=TOO_FAST)
+        for number in (3, 2, 1)
+    ]
+    await keep([well, *too_fast])
+    health = await queried(database_url)
+    assert (health.last_success_at, health.is_rate_limited) == (to_datetime(well.at), True)
+    assert (health.status, health.successful_requests, health.failed_requests) == ("healthy", 3, 0)
 
 
 async def history(database_url: str, wanted: HistoryRange) -> list[HistoryItem]:

@@ -19,6 +19,7 @@ from breaker_store.core.events import (
     Transition,
     Verdict,
 )
+from breaker_store.core.failures import BadAnswer
 from breaker_store.ports import Batch, OutcomeRow
 from breaker_store.runtime.clock import ManualClock
 from breaker_store.runtime.cutting import BatchCutter
@@ -81,6 +82,12 @@ class Call:
     async def fail(self) -> None:
         self.answer.set_exception(NoAnswerError("no answer"))
         with pytest.raises(NoAnswerError):
+            await self.task
+
+    async def be_answered(self, status: int) -> None:
+        """End with an answer of this status."""
+        self.answer.set_exception(BadAnswer(None, status))
+        with pytest.raises(BadAnswer):
             await self.task
 
     async def cancel(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Coroutine
 from typing import Any
 
@@ -16,6 +17,7 @@ from breaker_store.core.decide import Admit, Report, decide
 from breaker_store.core.events import CircuitState, EventId, Kind, Outcome, Permit, StoredEvent
 from breaker_store.core.rebuild import rebuild
 from breaker_store.core.state import BreakerState, evolve
+from breaker_store.failures import HTTP
 from tests.depth import DEPTH
 from tests.runtime.driving import (
     SECOND,
@@ -40,7 +42,8 @@ policies = st.builds(
     half_open_max_calls=st.integers(1, 3),
 )
 ways = st.sampled_from(WAYS)
-endings = st.sampled_from([Call.succeed, Call.fail, Call.fail, Call.cancel])
+revoke, hurry = (functools.partial(Call.be_answered, status=status) for status in (401, 429))
+endings = st.sampled_from([Call.succeed, Call.fail, Call.fail, Call.cancel, revoke, hurry])
 HOUR = 3_600 * SECOND
 
 
@@ -67,6 +70,7 @@ class AnyHistory(RuleBasedStateMachine):
     def begin_to_record(self, policy: Policy) -> None:
         self.loop = asyncio.new_event_loop()
         self.recording = Recording(policy)
+        self.recording.registry.surroundings.failures = HTTP
         self.calls: list[Call] = []
         self.refused = 0
         self.stored: dict[int, list[StoredEvent]] = {USER: [], USER + 1: []}

@@ -1,0 +1,147 @@
+"""How fast a bot may go: its own rate and concurrency, a rate for each chat, and one for all bots of the process.
+
+Rates are leaky buckets (aiolimiter, which python-telegram-bot limits its own calls with): after a quiet while as many
+calls go at once as one period allows. What is waited for comes in this order:
+
+1. the chat, since a queue for one chat must not take what calls to other chats need;
+2. a place among the bot's calls under way, so that a rate is spent when the call begins, not while it waits;
+3. the bot's rate;
+4. the rate of all bots. There is no common concurrency on purpose: bots that hang would fill it, and stop the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from aiolimiter import AsyncLimiter
+
+_FEW_CHATS = 256
+
+ChatId = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRates:
+    """How fast messages may go to one chat; None for no limit.
+
+    Attributes:
+        messages_per_second: to any one chat, over 0.
+        group_messages_per_minute: to one group besides, over 0. Groups, supergroups and channels have ids below 0, or
+            names.
+
+    """
+
+    messages_per_second: float | None = 1.0
+    group_messages_per_minute: float | None = 20.0
+
+    def __post_init__(self) -> None:
+        for rate in (self.messages_per_second, self.group_messages_per_minute):
+            if rate is not None and not rate > 0:
+                raise ValueError(f"a rate is over 0, or None for no limit, not {rate!r}")
+
+
+TELEGRAM_CHATS: Final = ChatRates()
+"""What Telegram asks for: https://core.telegram.org/bots/faq, "My bot is hitting limits"."""
+
+_MESSAGES = ("send", "forward", "copy", "edit")
+_NO_MESSAGES = frozenset({"sendchataction"})
+
+
+def is_message(operation: str | None) -> bool:
+    """Tell whether a call sends a message, by its name as the API or a client writes it; one without a name may."""
+    name = (operation or "send").replace("_", "").lower()
+    return name.startswith(_MESSAGES) and name not in _NO_MESSAGES
+
+
+def rate_limiter(calls: float, seconds: float) -> AsyncLimiter:
+    """Make a limiter of so many calls in so many seconds; under one call it is one call in more seconds."""
+    return AsyncLimiter(max(1.0, calls), seconds * max(1.0, calls) / calls)
+
+
+class ChatLimits:
+    """The limiters of one bot's chats: those that are not idle."""
+
+    __slots__ = ("_limiters", "_many", "_rates")
+
+    def __init__(self, rates: ChatRates) -> None:
+        self._rates = rates
+        self._limiters: dict[ChatId, tuple[AsyncLimiter, ...]] = {}
+        self._many = _FEW_CHATS
+
+    def of(self, chat_id: ChatId) -> tuple[AsyncLimiter, ...]:
+        """Give the limiters of a chat, of which there may be none."""
+        found = self._limiters.get(chat_id)
+        if found is None:
+            if len(self._limiters) >= self._many:
+                self._forget_idle()
+            found = self._limiters[chat_id] = tuple(self._make(chat_id))
+        return found
+
+    def __len__(self) -> int:
+        return len(self._limiters)
+
+    def _make(self, chat_id: ChatId) -> list[AsyncLimiter]:
+        limiters = []
+        if self._rates.group_messages_per_minute is not None and (isinstance(chat_id, str) or chat_id < 0):
+            limiters.append(rate_limiter(self._rates.group_messages_per_minute, 60))
+        if self._rates.messages_per_second is not None:
+            limiters.append(rate_limiter(self._rates.messages_per_second, 1))
+        return limiters
+
+    def _forget_idle(self) -> None:
+        # One that is full again is as a new one; who waits for one keeps it from being full.
+        self._limiters = {
+            chat_id: limiters
+            for chat_id, limiters in self._limiters.items()
+            if not all(limiter.has_capacity(limiter.max_rate) for limiter in limiters)
+        }
+        self._many = max(_FEW_CHATS, 2 * len(self._limiters))
+
+
+class BotLimits:
+    """All limits that a call of one bot has to pass; `acquire` and `release` belong together."""
+
+    __slots__ = ("_chats", "_everybody", "_rate", "_under_way")
+
+    def __init__(
+        self,
+        requests_per_second: float,
+        concurrency: int,
+        chats: ChatRates | None,
+        everybody: AsyncLimiter | None,
+    ) -> None:
+        self._under_way = asyncio.Semaphore(concurrency)
+        self._rate = rate_limiter(requests_per_second, 1)
+        self._chats = None if chats is None else ChatLimits(chats)
+        self._everybody = everybody
+
+    def are_free(self, chat_id: ChatId | None) -> bool:
+        """Tell whether `acquire` would not have to wait now."""
+        return (
+            not self._under_way.locked()
+            and self._rate.has_capacity()
+            and (self._everybody is None or self._everybody.has_capacity())
+            and all(limiter.has_capacity() for limiter in self._chat(chat_id))
+        )
+
+    async def acquire(self, chat_id: ChatId | None) -> None:
+        """Wait until a call may begin; cancelled, it has taken nothing that comes back by `release`."""
+        for limiter in self._chat(chat_id):
+            await limiter.acquire()
+        await self._under_way.acquire()
+        try:
+            await self._rate.acquire()
+            if self._everybody is not None:
+                await self._everybody.acquire()
+        except BaseException:
+            self._under_way.release()
+            raise
+
+    def release(self) -> None:
+        """Give the place among the calls under way to another."""
+        self._under_way.release()
+
+    def _chat(self, chat_id: ChatId | None) -> tuple[AsyncLimiter, ...]:
+        return () if chat_id is None or self._chats is None else self._chats.of(chat_id)
