@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-TOKEN = "7000000001:AAF-sEcReT_sEcReT_sEcReT_sEcReT_sEc"  # noqa: S105 - of the right form, and good for nothing
+TOKEN = "7000000001:AAF-sEcReT_sEcReT_sEcReT_sEcReT_sEc"
 SEND = f"/bot{TOKEN}/sendMessage"
 
 Behaviour = Callable[["Service", asyncio.StreamWriter], Awaitable[None]]
