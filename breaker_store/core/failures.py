@@ -63,6 +63,7 @@ class BadAnswer(Exception):  # noqa: N818 - no error to its client, which gives 
         status: of HTTP.
         headers: of the answer; a `Retry-After` is read from them.
         retry_after: seconds, if the body says so; None leaves it to the headers.
+        description: what the body says of the reason, for the record; None if it says nothing.
 
     """
 
@@ -73,15 +74,20 @@ class BadAnswer(Exception):  # noqa: N818 - no error to its client, which gives 
         headers: Mapping[str, str] | None = None,
         *,
         retry_after: float | None = None,
+        description: str | None = None,
     ) -> None:
         super().__init__(status)
         self.answer = answer
         self.status = status
         self.headers = headers or {}
         self.retry_after = retry_after
+        self.description = description
 
     def __str__(self) -> str:
-        return f"{self.status} {_phrase(self.status)}".rstrip()
+        phrase, description = _phrase(self.status), self.description or ""
+        # Telegram's descriptions begin with the phrase themselves: "Forbidden: bot was blocked by the user".
+        told = description if description.startswith(phrase) else f"{phrase}: {description}"
+        return f"{self.status} {told if description else phrase}".rstrip()
 
 
 class ErrorReading(NamedTuple):

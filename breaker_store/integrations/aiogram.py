@@ -1,0 +1,94 @@
+"""aiogram: every request of a bot's session goes through the bot's breaker.
+
+    bot.session.middleware(CircuitBreakerMiddleware(breaker))
+
+It sees what the session sees: answers to API methods and their errors, as aiogram raises them. What is fetched by
+`bot.download` is no API method, and passes by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+from aiogram import Bot
+from aiogram.client.session.middlewares.base import BaseRequestMiddleware, NextRequestMiddlewareType
+from aiogram.methods import Response, TelegramMethod
+from aiogram.methods.base import TelegramType
+from aiogram.types import BufferedInputFile, FSInputFile, InputFile, TelegramObject, URLInputFile
+
+from breaker_store.core.failures import FailureTable
+from breaker_store.failures import AIOGRAM
+from breaker_store.runtime.protected_call import Guard, ProtectedCall
+
+LONG_POLLING: Final = frozenset({"getUpdates"})
+"""It takes 30 seconds when all is well, all of which it would hold a permit, and tells nothing of what is sent."""
+
+# Each begins anew when it is read again. What another class does, nobody knows.
+_READ_ANEW: Final = frozenset({BufferedInputFile.read, FSInputFile.read, URLInputFile.read})
+
+
+class CircuitBreakerMiddleware(BaseRequestMiddleware):
+    """Has a guard protect the requests of a session.
+
+    Args:
+        guard: a `CircuitBreaker`, or whatever else protects calls, for all bots of the session.
+        guard_of: gives the guard of each bot instead, where one session serves many.
+        failures: what errors mean; None for the guard's own table.
+        passing_by: the API methods that are sent unprotected and uncounted.
+
+    A refusal is raised as `CircuitBreakerOpenError`, and nothing is sent. What aiogram raises is raised as it is.
+
+    Raises:
+        TypeError: both `guard` and `guard_of` are given, or neither.
+
+    """
+
+    def __init__(
+        self,
+        guard: Guard | None = None,
+        *,
+        guard_of: Callable[[Bot], Guard] | None = None,
+        failures: FailureTable | None = AIOGRAM,
+        passing_by: Collection[str] = LONG_POLLING,
+    ) -> None:
+        if guard is not None and guard_of is None:
+            self._guard_of: Callable[[Bot], Guard] = lambda _bot: guard
+        elif guard_of is not None and guard is None:
+            self._guard_of = guard_of
+        else:
+            raise TypeError("either guard or guard_of is needed")
+        self._failures = failures
+        self._passing_by = frozenset(passing_by)
+
+    async def __call__(
+        self,
+        make_request: NextRequestMiddlewareType[TelegramType],
+        bot: Bot,
+        method: TelegramMethod[TelegramType],
+    ) -> Response[TelegramType]:
+        operation = method.__api_method__
+        if operation in self._passing_by:
+            return await make_request(bot, method)
+
+        async def send(_call: ProtectedCall) -> Response[TelegramType]:
+            return await make_request(bot, method)
+
+        return await self._guard_of(bot).protect(
+            send,
+            operation=operation,
+            failures=self._failures,
+            chat_id=getattr(method, "chat_id", None),
+            repeatable=_can_be_sent_again(method),
+        )
+
+
+def _can_be_sent_again(value: object) -> bool:
+    """Tell whether all files in it, however deep, can be read again."""
+    if isinstance(value, InputFile):
+        return type(value).read in _READ_ANEW
+    if isinstance(value, TelegramMethod | TelegramObject):
+        return all(map(_can_be_sent_again, vars(value).values()))
+    if isinstance(value, list | tuple):
+        return all(map(_can_be_sent_again, value))
+    return True
