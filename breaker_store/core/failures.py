@@ -86,8 +86,9 @@ class BadAnswer(Exception):  # noqa: N818 - no error to its client, which gives 
     def __str__(self) -> str:
         phrase, description = _phrase(self.status), self.description or ""
         # Telegram's descriptions begin with the phrase themselves: "Forbidden: bot was blocked by the user".
-        told = description if description.startswith(phrase) else f"{phrase}: {description}"
-        return f"{self.status} {told if description else phrase}".rstrip()
+        if description.startswith(phrase):
+            return f"{self.status} {description}".rstrip()
+        return f"{self.status} {phrase}" + (f": {description}" if description else "")
 
 
 class ErrorReading(NamedTuple):

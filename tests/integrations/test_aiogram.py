@@ -182,15 +182,23 @@ async def test_a_server_that_says_nothing_is_a_failure(api: BotApi, bot: Bot, re
     assert only(recording.events()).kind is Kind.FAILURE
 
 
-async def test_a_server_that_is_not_there_is_a_failure_and_its_record_has_no_token(
+async def test_a_server_that_is_not_there_is_a_failure(
     bot: Bot, recording: Recording, unused_tcp_port: int
 ) -> None:
     bot.session.api = TelegramAPIServer.from_base(f"http://127.0.0.1:{unused_tcp_port}")
     with pytest.raises(TelegramNetworkError, match="ClientConnectorError"):
         await send(bot)
+    assert only(recording.events()).kind is Kind.FAILURE
+
+
+async def test_a_token_that_an_error_tells_is_not_recorded(
+    bot: Bot, recording: Recording, tmp_path: Path
+) -> None:
+    with pytest.raises(TelegramNetworkError, match=TOKEN):
+        await bot.send_document(CHAT, FSInputFile(tmp_path / "no-such-file"))
     event = only(recording.events())
-    assert event.kind is Kind.FAILURE
-    assert TOKEN not in repr(event)
+    assert event.error_message is not None
+    assert "/bot[hidden]/sendDocument" in event.error_message
 
 
 async def test_a_revoked_token_opens_the_breaker_at_once_and_nothing_more_is_sent(
