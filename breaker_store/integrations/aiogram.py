@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from aiogram import Bot
 from aiogram.client.session.middlewares.base import BaseRequestMiddleware, NextRequestMiddlewareType
+from aiogram.exceptions import ClientDecodeError
 from aiogram.methods import Response, TelegramMethod
 from aiogram.methods.base import TelegramType
 from aiogram.types import BufferedInputFile, FSInputFile, InputFile, TelegramObject, URLInputFile
@@ -72,16 +73,32 @@ class CircuitBreakerMiddleware(BaseRequestMiddleware):
         if operation in self._passing_by:
             return await make_request(bot, method)
 
-        async def send(_call: ProtectedCall) -> Response[TelegramType]:
-            return await make_request(bot, method)
+        async def send(_call: ProtectedCall) -> Response[TelegramType] | ClientDecodeError:
+            try:
+                return await make_request(bot, method)
+            except ClientDecodeError as error:
+                if not _was_done(error):
+                    raise
+                return error
 
-        return await self._guard_of(bot).protect(
+        answer = await self._guard_of(bot).protect(
             send,
             operation=operation,
             failures=self._failures,
             chat_id=getattr(method, "chat_id", None),
             repeatable=_can_be_sent_again(method),
         )
+        if isinstance(answer, ClientDecodeError):
+            raise answer
+        return answer
+
+
+def _was_done(error: ClientDecodeError) -> bool:
+    """Tell an answer that all went well, in words that this aiogram doesn't know, from one that is no answer of the API.
+
+    It is a success of the bot: to send such a message again would give it to its reader twice.
+    """
+    return isinstance(error.data, dict) and error.data.get("ok") is True
 
 
 def _can_be_sent_again(method: TelegramMethod[Any]) -> bool:
@@ -91,12 +108,18 @@ def _can_be_sent_again(method: TelegramMethod[Any]) -> bool:
 
 @functools.cache
 def _fields_for_files(method: type[TelegramMethod[Any]]) -> tuple[str, ...]:
-    """Find the fields in which there may be files: what holds files is named Input..., as by Telegram itself.
-
-    To look through all fields of each request would take a tenth of what the request takes.
-    """
+    """Find the fields in which there may be files: to look at all of each request would cost more than all else here."""
     fields = method.model_fields.items()
-    return tuple(name for name, field in fields if "Input" in repr(field.annotation))
+    return tuple(name for name, field in fields if _may_hold_a_file(field.annotation, frozenset()))
+
+
+def _may_hold_a_file(annotation: Any, within: frozenset[type]) -> bool:
+    if not isinstance(annotation, type):
+        return any(_may_hold_a_file(part, within) for part in get_args(annotation))
+    if issubclass(annotation, TelegramObject) and annotation not in within:
+        fields = annotation.model_fields.values()
+        return any(_may_hold_a_file(field.annotation, within | {annotation}) for field in fields)
+    return issubclass(annotation, InputFile)
 
 
 def _can_be_read_again(value: object) -> bool:

@@ -19,8 +19,8 @@ from typing import Any
 
 from aiohttp import web
 
-TOKEN = "123456789:AAE-dGhpcyBpcyBub3QgYSByZWFsIHRva2Vu"  # noqa: S105 - of no bot
-OTHER_TOKEN = "987654321:AAF-dGhpcyBpcyBub3QgYSByZWFsIHRva2Vu"  # noqa: S105 - of no bot
+TOKEN = "123456789:AAE-dGhpcyBpcyBub3QgYSByZWFsIHRva2Vu"
+OTHER_TOKEN = "987654321:AAF-dGhpcyBpcyBub3QgYSByZWFsIHRva2Vu"
 CHAT = 1001
 
 PASSED_AT = 1_700_000_000

@@ -37,10 +37,11 @@ from aiogram.types import (
     Update,
     URLInputFile,
 )
+from pydantic import ValidationError
 
 from breaker_store import CircuitBreakerOpenError, Policy
-from breaker_store.core.decide import PERMANENT_REASON
-from breaker_store.core.events import CircuitState, Kind, Outcome, StoredEvent, Verdict
+from breaker_store.bots import BotFleet, RetryPolicy, UserBotCredentials
+from breaker_store.core.events import PERMANENT_REASON, CircuitState, Kind, Outcome, StoredEvent, Verdict
 from breaker_store.failures import AIOGRAM, Category
 from breaker_store.integrations.aiogram import CircuitBreakerMiddleware
 from tests.integrations.bot_api import (
@@ -65,7 +66,7 @@ from tests.integrations.bot_api import (
     serving,
 )
 from tests.integrations.calling_again import CallingAgain
-from tests.runtime.driving import Recording, transitions
+from tests.runtime.driving import USER, Recording, transitions
 
 WAIT_SECONDS = 30.0
 LARGE = b"on disk" * 20_000
@@ -325,6 +326,27 @@ async def test_a_guard_that_tries_again_sends_the_same_again(
     assert api.received[0] == api.received[1]
     attempts = [(event.kind, event.attempt) for event in recording.events() if isinstance(event, Outcome)]
     assert attempts == [(Kind.FAILURE, None), (Kind.SUCCESS, 2)]
+
+
+async def test_what_was_done_and_is_told_in_unknown_words_is_a_success_and_not_sent_again(
+    api: BotApi, plain_bot: Bot, guard: CallingAgain, recording: Recording
+) -> None:
+    api.answers.append(Answer(200, {"ok": True, "result": {"message_uuid": "newer than this aiogram"}}))
+    with pytest.raises(ClientDecodeError, match="Failed to deserialize object") as caught:
+        await send(plain_bot)
+    assert isinstance(caught.value.__cause__, ValidationError)
+    assert api.methods == ["sendMessage"]
+    assert only(recording.events()).kind is Kind.SUCCESS
+
+
+async def test_a_bots_instance_tries_again(api: BotApi, plain_bot: Bot, recording: Recording) -> None:
+    fleet = BotFleet(recording.registry, retries=RetryPolicy(first_pause_seconds=0))
+    instance = fleet.get_instance(UserBotCredentials(USER, TOKEN))
+    plain_bot.session.middleware(CircuitBreakerMiddleware(instance))
+    api.answers += [BAD_GATEWAY, BLOCKED]
+    with pytest.raises(TelegramForbiddenError):
+        await send(plain_bot)
+    assert api.methods == ["sendMessage", "sendMessage"]
 
 
 async def test_a_method_without_a_chat_names_none_to_the_guard(plain_bot: Bot, guard: CallingAgain) -> None:

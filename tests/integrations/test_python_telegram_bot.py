@@ -25,8 +25,8 @@ from telegram.ext import Application, CallbackContext, TypeHandler
 from telegram.request import HTTPXRequest
 
 from breaker_store import CircuitBreaker, CircuitBreakerOpenError, NotCommittedError, Policy
-from breaker_store.core.decide import PERMANENT_REASON
-from breaker_store.core.events import CircuitState, Kind, Outcome, StoredEvent, Verdict
+from breaker_store.bots import NO_RETRIES, BotFleet, RateLimitedError, RetryPolicy, UserBotCredentials
+from breaker_store.core.events import PERMANENT_REASON, CircuitState, Kind, Outcome, StoredEvent, Verdict
 from breaker_store.failures import PYTHON_TELEGRAM_BOT, Category
 from breaker_store.integrations.python_telegram_bot import BreakerRequest
 from tests.integrations.bot_api import (
@@ -50,7 +50,7 @@ from tests.integrations.bot_api import (
     serving,
 )
 from tests.integrations.calling_again import CallingAgain
-from tests.runtime.driving import Recording, transitions
+from tests.runtime.driving import USER, Recording, transitions
 
 WAIT_SECONDS = 30.0
 
@@ -159,7 +159,7 @@ ANSWERS: list[tuple[Answer | str, type[Exception], tuple[Kind, Verdict], str, st
         "http.InternalServerError",
         "500 Internal Server Error: no such bot: [hidden]",
     ),
-    (Answer(302, ""), NetworkError, FAILED, "http.Found", "302 Found"),
+    (Answer(302, ""), NetworkError, FAILED, "breaker_store.core.failures.BadAnswer", "302 Found"),
 ]
 
 
@@ -355,6 +355,27 @@ async def test_a_guard_that_tries_again_sends_the_same_again(
     assert api.received[0] == api.received[1]
     attempts = [(event.kind, event.attempt) for event in recording.events() if isinstance(event, Outcome)]
     assert attempts == [(Kind.FAILURE, None), (Kind.SUCCESS, 2)]
+
+
+async def test_a_bots_instance_tries_again(api: BotApi, recording: Recording) -> None:
+    fleet = BotFleet(recording.registry, retries=RetryPolicy(first_pause_seconds=0))
+    instance = fleet.get_instance(UserBotCredentials(USER, TOKEN))
+    async for bot in started(api, BreakerRequest(instance)):
+        api.answers += [BAD_GATEWAY, BLOCKED]
+        with pytest.raises(Forbidden):
+            await send(bot)
+        assert api.methods == ["sendMessage", "sendMessage"]
+
+
+async def test_a_limit_of_a_bots_instance_is_raised_as_it_is(api: BotApi, recording: Recording) -> None:
+    instance = BotFleet(recording.registry, retries=NO_RETRIES).get_instance(UserBotCredentials(USER, TOKEN))
+    async for bot in started(api, BreakerRequest(instance)):
+        api.answers.append(refuse(429, "Too Many Requests: retry after 100", retry_after=100))
+        with pytest.raises(RetryAfter):
+            await send(bot)
+        with pytest.raises(RateLimitedError) as caught:
+            await send(bot)
+    assert caught.value.retry_after == pytest.approx(100)
 
 
 async def test_the_last_answer_of_several_is_the_one_that_is_raised(api: BotApi, retrying_bot: Bot) -> None:
