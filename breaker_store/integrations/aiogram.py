@@ -21,10 +21,8 @@ from aiogram.types import BufferedInputFile, FSInputFile, InputFile, TelegramObj
 
 from breaker_store.core.failures import FailureTable
 from breaker_store.failures import AIOGRAM
+from breaker_store.integrations.bot_api import STARTING_AND_POLLING
 from breaker_store.runtime.protected_call import Guard, ProtectedCall
-
-LONG_POLLING: Final = frozenset({"getUpdates"})
-"""It takes 30 seconds when all is well, all of which it would hold a permit, and tells nothing of what is sent."""
 
 # Each begins anew when it is read again. What another class does, nobody knows.
 _READ_ANEW: Final = frozenset({BufferedInputFile.read, FSInputFile.read, URLInputFile.read})
@@ -37,7 +35,7 @@ class CircuitBreakerMiddleware(BaseRequestMiddleware):
         guard: a `CircuitBreaker`, or whatever else protects calls, for all bots of the session.
         guard_of: gives the guard of each bot instead, where one session serves many.
         failures: what errors mean; None for the guard's own table.
-        passing_by: the API methods that are sent unprotected and uncounted.
+        passing_by: the API methods that are sent unprotected and uncounted; see `STARTING_AND_POLLING`.
 
     A refusal is raised as `CircuitBreakerOpenError`, and nothing is sent. What aiogram raises is raised as it is.
 
@@ -52,7 +50,7 @@ class CircuitBreakerMiddleware(BaseRequestMiddleware):
         *,
         guard_of: Callable[[Bot], Guard] | None = None,
         failures: FailureTable | None = AIOGRAM,
-        passing_by: Collection[str] = LONG_POLLING,
+        passing_by: Collection[str] = STARTING_AND_POLLING,
     ) -> None:
         if guard is not None and guard_of is None:
             self._guard_of: Callable[[Bot], Guard] = lambda _bot: guard

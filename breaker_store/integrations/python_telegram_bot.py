@@ -1,14 +1,14 @@
-"""python-telegram-bot: every request of a bot but its long polling goes through the bot's breaker.
+"""python-telegram-bot: every request of a bot goes through the bot's breaker.
 
     Application.builder().token(token).request(BreakerRequest(breaker)).build()
 
-The library has another request object for `getUpdates`, which takes 30 seconds when all is well, and tells nothing of
-what is sent: so it passes by, unless it is given one like this too (`get_updates_request`).
+The library has another request object for `getUpdates`: so that passes by, as does what starts and stops a bot.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any, Final, cast
 
 from telegram.error import NetworkError
@@ -17,6 +17,7 @@ from telegram.request import BaseRequest, HTTPXRequest, RequestData
 from breaker_store.core.failures import BadAnswer, FailureTable
 from breaker_store.errors import BreakerStoreError
 from breaker_store.failures import PYTHON_TELEGRAM_BOT
+from breaker_store.integrations.bot_api import STARTING_AND_POLLING
 from breaker_store.runtime.protected_call import Guard, ProtectedCall
 
 DOWNLOAD: Final = "download"
@@ -30,6 +31,7 @@ class BreakerRequest(BaseRequest):
         guard: a `CircuitBreaker`, or whatever else protects the bot's calls.
         request: what sends; None for an `HTTPXRequest` as the library makes it. It is started and closed with this one.
         failures: what errors and statuses mean; None for the guard's own table.
+        passing_by: the API methods that are sent unprotected and uncounted; see `STARTING_AND_POLLING`.
 
     A refusal is raised as `CircuitBreakerOpenError`, and nothing is sent. Bad answers are given to the library, which
     raises its own errors; so in the record they are named by their status, as `http.Forbidden`.
@@ -41,8 +43,10 @@ class BreakerRequest(BaseRequest):
         request: BaseRequest | None = None,
         *,
         failures: FailureTable | None = PYTHON_TELEGRAM_BOT,
+        passing_by: Collection[str] = STARTING_AND_POLLING,
     ) -> None:
         self._guard = guard
+        self._passing_by = frozenset(passing_by)
         self._request = HTTPXRequest() if request is None else request
         self._failures = failures
 
@@ -64,6 +68,9 @@ class BreakerRequest(BaseRequest):
         self, url: str, method: str, request_data: RequestData | None = None, *args: Any, **kwargs: Any
     ) -> tuple[int, bytes]:
         """Send a request if the guard lets it through; the other arguments are the time-outs."""
+        operation = DOWNLOAD if method == "GET" else url.rpartition("/")[2]
+        if operation in self._passing_by:
+            return await self._request.do_request(url, method, request_data, *args, **kwargs)
 
         async def send(_call: ProtectedCall) -> tuple[int, bytes]:
             status, payload = await self._request.do_request(url, method, request_data, *args, **kwargs)
@@ -74,7 +81,7 @@ class BreakerRequest(BaseRequest):
         try:
             return await self._guard.protect(
                 send,
-                operation=DOWNLOAD if method == "GET" else url.rpartition("/")[2],
+                operation=operation,
                 failures=self._failures,
                 chat_id=_chat_of(request_data),
                 repeatable=_can_be_sent_again(request_data),

@@ -387,8 +387,8 @@ async def test_the_last_answer_of_several_is_the_one_that_is_raised(api: BotApi,
 async def test_a_method_without_a_chat_names_none_to_the_guard(
     retrying_bot: Bot, guard: CallingAgain
 ) -> None:
-    await retrying_bot.get_me()
-    assert guard.asked == [{"operation": "getMe", "chat_id": None, "repeatable": True}]
+    await retrying_bot.delete_my_commands()
+    assert guard.asked == [{"operation": "deleteMyCommands", "chat_id": None, "repeatable": True}]
 
 
 async def test_files_in_memory_are_sent_again(api: BotApi, retrying_bot: Bot) -> None:
@@ -416,13 +416,31 @@ async def test_a_file_that_is_read_while_it_is_sent_is_sent_once(
 Own = Application[Any, Any, Any, Any, Any, Any]
 
 
+def make_application(api: BotApi, request: BreakerRequest) -> Own:
+    """Make an application as the README does."""
+    return Application.builder().token(TOKEN).base_url(f"{api.url}/bot").request(request).build()
+
+
 @pytest.fixture
 async def application(api: BotApi, recording: Recording) -> AsyncIterator[Own]:
-    """Start an application as the README does."""
-    builder = Application.builder().token(TOKEN).base_url(f"{api.url}/bot")
-    async with builder.request(BreakerRequest(recording.breaker)).build() as application:
+    async with make_application(api, BreakerRequest(recording.breaker)) as application:
         recording.events()
         yield application
+
+
+async def test_a_bot_whose_breaker_is_open_starts(api: BotApi, recording: Recording) -> None:
+    recording.breaker.force_open()
+    async with make_application(api, BreakerRequest(recording.breaker)) as application:
+        assert application.bot.username
+    assert api.methods == ["getMe"]
+
+
+async def test_what_passes_by_can_be_chosen(api: BotApi, recording: Recording) -> None:
+    recording.breaker.force_open()
+    application = make_application(api, BreakerRequest(recording.breaker, passing_by=()))
+    with pytest.raises(CircuitBreakerOpenError):
+        await application.initialize()
+    await application.shutdown()
 
 
 async def test_long_polling_passes_by(api: BotApi, application: Own, recording: Recording) -> None:
