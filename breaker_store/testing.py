@@ -155,5 +155,5 @@ def _half_open(breaker: CircuitBreaker) -> None:
         now, event_id, era = breaker._new_count()  # noqa: SLF001 - people say how long; here it is over
         return ForceOpen(now - 1, event_id, era, now, ACTOR)
 
-    breaker._act(say_what)  # noqa: SLF001 - as above
+    breaker._act_in_place(say_what)  # noqa: SLF001 - as above
     breaker.begin().abandon()
