@@ -404,7 +404,8 @@ class CircuitBreaker(HandledBreaker, WaysOfUse):
             logger.warning("a failure of user %s may not be stored: %s", self.user_id, not_committed)
 
     def get_state(self) -> StateDict:
-        return describe_state(self._state, self._state.remaining_us(self._surroundings.clock.now_us()))
+        state = self._state
+        return describe_state(state, state.remaining_us(self._surroundings.clock.now_us()))
 
     def adopt(self, state: BreakerState, news: Transition | None = None) -> None:
         """Take on a state that the store has; `news` is the transition to tell listeners of, if there is one."""

@@ -1,9 +1,10 @@
-"""Where the breakers of a registry decide: on one event loop, or, where there is none, under one lock.
+"""Where the breakers of a registry decide: on the event loop of its store, or, without a store, under one lock.
 
 Breakers are objects of an event loop: between a decision and its taking effect nothing is awaited, and so nothing comes
 in between. A thread keeps to that by having its decisions made on the loop, with what its context holds (the span of
-its call is looked up there), and by waiting for them. Where no loop is known, or it runs no more, the lock stands in
-for it. A breaker takes the lock as well whenever its state changes, for calls on a loop that is not known here.
+its call is looked up there), and by waiting for them. Where there is no store, or its loop runs no more, the lock stands
+in for it: a thread that waited for a loop without need would wait for ever where that loop waits for the thread. A
+breaker takes the lock as well whenever its state changes, for calls on a loop that is not known here.
 
 A forked child has no loop, and a lock of its own: its parent's may be held by a thread that the child does not have.
 """
@@ -11,6 +12,8 @@ A forked child has no loop, and a lock of its own: its parent's may be held by a
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import os
 import threading
 import weakref
@@ -25,6 +28,11 @@ Result = TypeVar("Result")
 
 LOOK_SECONDS: Final = 0.1
 """How often a thread that waits for the loop looks whether it still runs."""
+
+PATIENT_LOOKS: Final = 50
+"""After how many looks in vain it is said that the loop does not answer."""
+
+logger = logging.getLogger(__name__)
 
 
 class LoopEndedError(Exception):
@@ -42,17 +50,16 @@ class Decisions:
 
     """
 
-    __slots__ = ("__weakref__", "_loop", "lock")
+    __slots__ = ("__weakref__", "_look_seconds", "_loop", "lock")
 
-    def __init__(self) -> None:
-        """Take the running event loop for the place, if there is one."""
-        self._loop = _running_loop()
-        self.lock = threading.RLock()
+    def __init__(self, look_seconds: float = LOOK_SECONDS) -> None:
+        self._look_seconds = look_seconds
+        self.begin_anew()
         _everywhere.add(self)
 
     def begin_anew(self) -> None:
         """Have no loop, and a lock that nobody holds."""
-        self._loop = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.lock = threading.RLock()
 
     def move_to(self, loop: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop | None:
@@ -64,13 +71,13 @@ class Decisions:
     @property
     def are_made_here(self) -> bool:
         """Whether this is the thread of the loop, while it runs."""
-        return self._loop is not None and _running_loop() is self._loop
+        return self._loop is not None and running_loop() is self._loop
 
     def make(self, decision: Callable[[], Result]) -> Result:
         """Make a decision, which does not wait, and give what it gives or raise what it raises."""
         while not self.are_made_here:
             loop = self._loop
-            answer = None if loop is None else _ask(loop, decision)
+            answer = None if loop is None else self._ask(loop, decision)
             if answer is not None:
                 try:
                     return answer.result()
@@ -98,8 +105,37 @@ class Decisions:
             loop.create_task(ending()).add_done_callback(partial(_pass_on, answer))
 
         _send(loop, start)
-        _wait(loop, answer)
+        self._wait(loop, answer)
         return answer.result()
+
+    def _ask(self, loop: asyncio.AbstractEventLoop, decision: Callable[[], Result]) -> Future[Result] | None:
+        """Have a decision made on a loop; None if it does not run, or ends before."""
+        if not loop.is_running():
+            return None
+        answer: Future[Result] = Future()
+        try:
+            _send(loop, partial(_decide, answer, decision))
+            self._wait(loop, answer, PATIENT_LOOKS)
+        except LoopEndedError:
+            return None
+        return answer
+
+    def _wait(
+        self, loop: asyncio.AbstractEventLoop, answer: Future[Any], patient_looks: int | None = None
+    ) -> None:
+        """Wait for an answer for as long as the loop runs, and withdraw the question when it does not."""
+        for looks in itertools.count():
+            with suppress(TimeoutError):
+                answer.exception(self._look_seconds)
+            if answer.done():
+                return
+            if not loop.is_running() and answer.cancel():
+                raise LoopEndedError("the event loop runs no more")
+            if looks == patient_looks:
+                logger.warning(
+                    "a thread waits for the event loop of its store, which does not answer: "
+                    "something holds it up, such as a wait for that very thread"
+                )
 
 
 def run_at_once(coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -116,19 +152,6 @@ def run_at_once(coroutine: Coroutine[Any, Any, Result]) -> Result:
         return result
     coroutine.close()
     raise LoopEndedError("there is no event loop to wait on")
-
-
-def _ask(loop: asyncio.AbstractEventLoop, decision: Callable[[], Result]) -> Future[Result] | None:
-    """Have a decision made on a loop; None if it does not run, or ends before."""
-    if not loop.is_running():
-        return None
-    answer: Future[Result] = Future()
-    try:
-        _send(loop, partial(_decide, answer, decision))
-        _wait(loop, answer)
-    except LoopEndedError:
-        return None
-    return answer
 
 
 def _decide(answer: Future[Result], decision: Callable[[], Result]) -> None:
@@ -152,15 +175,6 @@ def _send(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
         raise LoopEndedError(str(error)) from error
 
 
-def _wait(loop: asyncio.AbstractEventLoop, answer: Future[Any]) -> None:
-    """Wait for an answer for as long as the loop runs, and withdraw the question when it does not."""
-    while not answer.done():
-        with suppress(TimeoutError):
-            answer.exception(LOOK_SECONDS)
-        if not answer.done() and not loop.is_running() and answer.cancel():
-            raise LoopEndedError("the event loop runs no more")
-
-
 def _pass_on(answer: Future[Any], task: asyncio.Task[Any]) -> None:
     if not answer.set_running_or_notify_cancel():
         task.cancelled() or task.exception()  # nobody asks any more
@@ -172,7 +186,8 @@ def _pass_on(answer: Future[Any], task: asyncio.Task[Any]) -> None:
         answer.set_result(task.result())
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Give the event loop that runs in this thread."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

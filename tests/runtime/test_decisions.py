@@ -6,10 +6,11 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
-from breaker_store import CircuitBreakerRegistry, CircuitState
+from breaker_store import CircuitBreaker, CircuitBreakerRegistry, CircuitState
 from breaker_store.runtime.decisions import Decisions, LoopEndedError
 from tests.runtime.driving import USER, NoAnswerError, Recording
 
@@ -22,8 +23,14 @@ def bad() -> str:
     raise NoAnswerError("no answer")
 
 
+def on_this_loop(look_seconds: float = 0.1) -> Decisions:
+    decisions = Decisions(look_seconds)
+    decisions.move_to(asyncio.get_running_loop())
+    return decisions
+
+
 async def test_a_thread_has_its_decisions_made_on_the_loop() -> None:
-    decisions = Decisions()
+    decisions = on_this_loop()
     here = threading.current_thread()
     assert await asyncio.to_thread(decisions.make, threading.current_thread) is here
     assert decisions.make(threading.current_thread) is here
@@ -35,16 +42,7 @@ def test_without_a_loop_a_decision_is_made_in_its_thread() -> None:
 
 async def test_what_a_decision_raises_is_raised_in_the_thread() -> None:
     with pytest.raises(NoAnswerError):
-        await asyncio.to_thread(Decisions().make, bad)
-
-
-async def make_in_loop() -> Decisions:
-    return Decisions()
-
-
-def test_a_loop_that_was_closed_is_not_waited_for() -> None:
-    decisions = asyncio.run(make_in_loop())
-    assert decisions.make(ok) == "sent"
+        await asyncio.to_thread(on_this_loop().make, bad)
 
 
 @pytest.fixture
@@ -57,6 +55,29 @@ def ask(func: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
     thread = threading.Thread(target=lambda: answers.append(func()))
     thread.start()
     return thread, answers
+
+
+def test_a_loop_that_was_closed_is_not_waited_for(loop: asyncio.AbstractEventLoop) -> None:
+    decisions = Decisions()
+    decisions.move_to(loop)
+    loop.close()
+    assert decisions.make(ok) == "sent"
+
+
+async def test_a_loop_that_does_not_answer_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """As one that waits for the very thread that waits for it."""
+    thread, answers = ask(partial(on_this_loop(look_seconds=0.001).make, ok))
+    thread.join(0.5)
+    assert caplog.text.count("a thread waits for the event loop of its store, which does not answer") == 1
+    await asyncio.to_thread(thread.join, 10)
+    assert answers == ["sent"]
+
+
+async def test_without_a_store_a_thread_does_not_wait_for_the_loop_that_waits_for_it() -> None:
+    """As in a notebook, whose cells run on a loop."""
+    thread, answers = ask(partial(CircuitBreaker().call_sync, ok))
+    thread.join(10)
+    assert answers == ["sent"]
 
 
 def test_a_question_that_the_loop_ends_over_is_answered_once(loop: asyncio.AbstractEventLoop) -> None:
@@ -82,7 +103,7 @@ def test_a_question_that_the_loop_ends_over_is_answered_once(loop: asyncio.Abstr
 
 async def test_a_thread_that_found_no_loop_is_not_answered_beside_the_one_that_comes() -> None:
     """It asks while there is none, has to wait for the lock, and by then decisions are made on a loop."""
-    decisions = await asyncio.to_thread(Decisions)
+    decisions = Decisions()
     with decisions.lock:
         thread, answers = ask(lambda: decisions.make(threading.current_thread))
         await asyncio.sleep(0.05)
@@ -119,7 +140,7 @@ def test_what_is_awaited_on_a_loop_that_ends_is_given_up(loop: asyncio.AbstractE
 
 def test_what_a_loop_cancels_at_its_end_is_given_up() -> None:
     async def main() -> None:
-        decisions = Decisions()
+        decisions = on_this_loop()
         begun = asyncio.Event()
 
         async def wait_for_ever() -> None:

@@ -157,22 +157,17 @@ async def test_a_half_open_breaker_admits_so_many_of_many_threads(
             answers = await race(store.registry.get_breaker(USER), store.clock)
     else:
         clock = ManualClock()
-        answers = await race(await asyncio.to_thread(make_lonely, policy, clock), clock)
+        answers = await race(CircuitBreaker(policy=policy, clock=clock), clock)
     let_in = [answer for answer in answers if answer is True]
     refused = [answer for answer in answers if isinstance(answer, CircuitBreakerOpenError)]
     assert (len(let_in), len(refused)) == (probes, THREADS - probes)
 
 
-def make_lonely(policy: Policy, clock: ManualClock) -> CircuitBreaker:
-    """Make a breaker that knows of no loop: where it is made, none runs."""
-    return CircuitBreaker(policy=policy, clock=clock)
-
-
 async def test_calls_from_threads_and_from_the_loop_count_together_without_a_store(
     threads: ThreadPoolExecutor, hasty_switches: None
 ) -> None:
-    """Each failure counts, though both sides change the state, on a breaker that knows of no loop."""
-    breaker = await asyncio.to_thread(make_lonely, Policy(failure_threshold=10_000), ManualClock())
+    """Each failure counts, though both sides change the state."""
+    breaker = CircuitBreaker(policy=Policy(failure_threshold=10_000))
 
     async def fail() -> None:
         raise NoAnswerError
@@ -363,14 +358,18 @@ async def test_a_call_under_way_when_the_store_closes_ends_in_memory() -> None:
     assert await calling == "sent"
 
 
-async def test_a_listener_hears_on_the_loop_of_what_threads_bring_about(store: MemoryStore) -> None:
+@pytest.mark.parametrize("with_store", [True, False])
+async def test_a_listener_hears_on_the_loop_of_what_threads_bring_about(
+    store: MemoryStore, with_store: bool
+) -> None:
     heard: asyncio.Queue[tuple[Kind, threading.Thread]] = asyncio.Queue()
 
     async def hear(_user_id: int | None, transition: Transition) -> None:
         heard.put_nowait((transition.kind, threading.current_thread()))
 
-    store.registry.subscribe(hear)
-    breaker = store.registry.get_breaker(USER)
+    registry = store.registry if with_store else CircuitBreakerRegistry()
+    registry.subscribe(hear)
+    breaker = registry.get_breaker(USER)
     for _ in range(5):
         with pytest.raises(NoAnswerError):
             await asyncio.to_thread(breaker.call_sync, bad)
