@@ -6,28 +6,33 @@ import asyncio
 import contextvars
 import functools
 import gc
+import signal
 import sys
 import threading
 import time
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from breaker_store import (
     CircuitBreaker,
     CircuitBreakerOpenError,
     CircuitBreakerRegistry,
     CircuitState,
+    Durability,
     Kind,
+    LedgerError,
     NotCommittedError,
     Policy,
     Transition,
 )
 from breaker_store.core.events import Outcome
+from breaker_store.core.state import BreakerState
 from breaker_store.memory import MemoryBatch
 from breaker_store.ports import Fate
 from breaker_store.runtime.clock import ManualClock
@@ -112,6 +117,25 @@ async def test_a_call_is_recorded_by_name_and_with_the_duration_that_it_had_in_i
     (event,) = store.events(USER)
     assert isinstance(event, Outcome)
     assert (event.operation, event.duration_us) == ("work", 1_500_000)
+
+
+async def test_a_call_lasts_no_longer_because_the_loop_was_busy_at_its_end(store: MemoryStore) -> None:
+    breaker = store.registry.get_breaker(USER)
+    done = threading.Event()
+
+    def work() -> None:
+        store.clock.advance(1)
+        done.set()
+
+    calling = asyncio.get_running_loop().run_in_executor(None, breaker.call_sync, work)
+    done.wait(10)
+    time.sleep(0.05)  # noqa: ASYNC251 - the loop is held up, while the thread waits for it
+    store.clock.advance(5)
+    await calling
+    await store.flush()
+    (event,) = store.events(USER)
+    assert isinstance(event, Outcome)
+    assert event.duration_us == 1_000_000
 
 
 async def test_failures_from_many_threads_open_the_breaker_once(
@@ -293,41 +317,88 @@ async def test_a_committed_call_on_the_loops_own_thread_is_refused_before_it_is_
         assert called == []
 
 
-async def test_a_committed_call_that_outlives_the_loop_says_what_it_gave() -> None:
-    """A loop that ends with the store open, as in a program that was cut short."""
-    results: list[Any] = []
-
-    def live() -> None:
-        async def main() -> None:
-            store_opening = memory_store(durability="committed")
-            store = await store_opening.__aenter__()
-            kept.append(store_opening)
-            store.log.append = never  # type: ignore[method-assign]
-            breaker = store.registry.get_breaker(USER)
-            caller.append(threading.Thread(target=call, args=(breaker,)))
-            caller[0].start()
-            await on_its_way.wait()
-
-        asyncio.run(main())
-
-    async def never(_sealed: MemoryBatch) -> list[Fate]:
-        on_its_way.set()
-        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+@pytest.mark.parametrize("func", [ok, bad])
+def test_a_committed_call_that_outlives_the_loop_says_what_it_gave(func: Callable[[], str]) -> None:
+    """A program that was cut short, while the log did not answer."""
+    caught: list[Exception] = []
 
     def call(breaker: CircuitBreaker) -> None:
-        try:
-            results.append(breaker.call_sync(ok))
-        except NotCommittedError as error:
-            results.append(error)
+        with pytest.raises((NotCommittedError, NoAnswerError)) as raised:
+            breaker.call_sync(func)
+        caught.append(raised.value)
 
-    on_its_way = asyncio.Event()
-    kept: list[object] = []
-    caller: list[threading.Thread] = []
-    await asyncio.to_thread(live)
-    await asyncio.to_thread(caller[0].join, 10)
-    (error,) = results
-    assert isinstance(error, NotCommittedError)
-    assert error.result == "sent"
+    async def main() -> threading.Thread:
+        on_its_way = asyncio.Event()
+
+        async def never(_sealed: MemoryBatch) -> list[Fate]:
+            on_its_way.set()
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+        store = open_for_ever(Durability.COMMITTED)
+        store.log.append = never  # type: ignore[method-assign]
+        calling = threading.Thread(target=call, args=(store.registry.get_breaker(USER),))
+        calling.start()
+        await on_its_way.wait()
+        return calling
+
+    asyncio.run(main()).join(10)
+    (error,) = caught
+    if isinstance(error, NotCommittedError):
+        assert error.result == "sent"
+    else:
+        assert error.__notes__ == ["breaker-store: the store's event loop ended before the event was stored"]
+
+
+def open_for_ever(durability: Durability = Durability.BEHIND) -> MemoryStore:
+    """Open a store on the running loop that nobody closes."""
+    clock = ManualClock()
+    store = MemoryStore(CircuitBreakerRegistry(clock=clock), clock, durability)
+    store.registry.surroundings.decisions.move_to(asyncio.get_running_loop())
+    store.recorder.start()
+    return store
+
+
+def test_calls_go_on_when_the_loop_was_closed_with_the_store_open() -> None:
+    async def main() -> MemoryStore:
+        return open_for_ever()
+
+    loop = asyncio.new_event_loop()
+    store = loop.run_until_complete(main())
+    loop.close()
+    breaker = store.registry.get_breaker(USER)
+    for _ in range(5):
+        with pytest.raises(NoAnswerError):
+            breaker.call_sync(bad)
+    with pytest.raises(CircuitBreakerOpenError):
+        breaker.call_sync(ok)
+    with pytest.raises(LedgerError, match="the event loop of the recorder does not run"):
+        store.registry.surroundings.decisions.finish(store.flush)
+
+
+def test_ctrl_c_while_a_call_waits_to_begin_gives_its_slot_back() -> None:
+    held, leave = threading.Event(), threading.Event()
+
+    def hold_up() -> None:
+        held.set()
+        leave.wait(10)
+
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.05)
+        leave.set()
+
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(memory_store()) as store:
+        breaker = store.registry.get_breaker(USER)
+        portal.call(force_state, breaker, "half_open")
+        portal.start_task_soon(hold_up)
+        held.wait(10)
+        timer = threading.Timer(0.05, interrupt)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            breaker.call_sync(ok)
+        timer.join()
+        portal.call(int)  # the loop has come as far
+        assert (breaker.state.state, breaker.state.probes) == (CircuitState.HALF_OPEN, ())
 
 
 async def test_after_the_store_was_closed_calls_go_on_in_memory(caplog: pytest.LogCaptureFixture) -> None:
@@ -340,6 +411,12 @@ async def test_after_the_store_was_closed_calls_go_on_in_memory(caplog: pytest.L
     assert breaker.state.state is CircuitState.OPEN
     assert [event.kind for event in store.events(USER)] == [Kind.SUCCESS]
     assert caplog.text.count("nothing is stored any more") == 1
+
+
+async def test_after_the_store_was_closed_no_thread_waits_for_its_loop(threads: ThreadPoolExecutor) -> None:
+    async with memory_store() as store:
+        pass
+    assert threads.submit(store.registry.get_breaker(USER).call_sync, ok).result(10) == "sent"
 
 
 async def test_a_call_under_way_when_the_store_closes_ends_in_memory() -> None:
@@ -432,18 +509,30 @@ async def test_threads_that_ask_at_once_get_one_breaker(
     assert len(set(found)) == len(registry) == 50
 
 
-async def test_threads_that_wake_a_sleeper_all_see_it_awake(threads: ThreadPoolExecutor) -> None:
-    registry = CircuitBreakerRegistry()
-    woken = registry.first_state.__class__(Policy(failure_threshold=9))
+def test_a_sleeper_is_seen_by_no_thread_before_it_is_awake(threads: ThreadPoolExecutor) -> None:
+    waking, go_on = threading.Event(), threading.Event()
+    woken = BreakerState(Policy(failure_threshold=9))
 
-    def wake() -> Any:
-        time.sleep(0.05)
+    def wake() -> BreakerState:
+        waking.set()
+        go_on.wait(10)
         return woken
 
+    def find() -> tuple[CircuitBreaker, BreakerState]:
+        breaker = registry.find_breaker(USER)
+        assert breaker is not None
+        return breaker, breaker.state
+
+    registry = CircuitBreakerRegistry()
     registry.take_over({}, {USER: wake})
-    answers = await in_threads(threads, lambda: registry.find_breaker(USER), THREADS)
-    assert len(set(answers)) == 1
-    assert answers[0].state is woken
+    finding = [threads.submit(find)]
+    waking.wait(10)
+    finding += [threads.submit(find) for _ in range(5)]
+    wait(finding, timeout=0.05)
+    go_on.set()
+    found = {each.result() for each in finding}
+    assert [state for _, state in found] == [woken]
+    assert len(registry) == 1
 
 
 def test_a_call_inside_a_call_of_the_same_breaker_counts_for_itself() -> None:
