@@ -18,13 +18,13 @@ from sqlalchemy.exc import DBAPIError
 from breaker_store.core.failures import EVERY_ERROR, FailureTable
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState
-from breaker_store.errors import ConfigurationError, LedgerError, LogUnavailableError
+from breaker_store.errors import ConfigurationError, LogUnavailableError
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.postgres.loading import Snapshot, read_clean
 from breaker_store.postgres.privileges import Roles
 from breaker_store.runtime.clock import Clock
-from breaker_store.runtime.decisions import LoopEndedError
 from breaker_store.runtime.follower import Follower
+from breaker_store.runtime.from_threads import flush_from_thread
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT
 from breaker_store.runtime.recorder import Recorder
 from breaker_store.runtime.recovering import deliver_leftovers
@@ -242,15 +242,7 @@ class BreakerStore:
             LedgerError: recording has ended.
 
         """
-        decisions = self.registry.surroundings.decisions
-        if decisions.are_made_here:
-            raise RuntimeError(
-                "the event loop of the store can't wait for itself: there it is `await store.flush()`"
-            )
-        try:
-            decisions.finish(self.recorder.flush)
-        except LoopEndedError as error:
-            raise LedgerError("the store's event loop has ended") from error
+        flush_from_thread(self.registry.surroundings.decisions, self.flush)
 
     async def _start(self) -> None:
         await self._log.open()

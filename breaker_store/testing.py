@@ -25,6 +25,16 @@ Postgres. So a test sees exactly what would be stored::
             await store.flush()
             kinds = [event.kind.label for event in store.events(101)]
             assert kinds == ["forced_open", "rejected", "half_opened", "success"]
+
+A bot without an event loop is tested in the same way, by way of anyio::
+
+    from anyio.from_thread import start_blocking_portal
+
+    def test_the_bot_calls_in_threads():
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(memory_store()) as store:
+            assert store.registry.get_breaker(101).call_sync(str.upper, "hi") == "HI"
+            store.flush_sync()
+            assert [event.operation for event in store.events(101)] == ["upper"]
 """
 
 from __future__ import annotations
@@ -42,6 +52,7 @@ from breaker_store.memory import MemoryEventLog
 from breaker_store.runtime.breaker import CircuitBreaker
 from breaker_store.runtime.clock import ManualClock as FakeClock
 from breaker_store.runtime.follower import Follower
+from breaker_store.runtime.from_threads import flush_from_thread
 from breaker_store.runtime.recorder import Recorder
 from breaker_store.runtime.registry import CircuitBreakerRegistry
 from breaker_store.settings import Durability
@@ -81,6 +92,10 @@ class MemoryStore:
     async def flush(self) -> None:
         """Wait until everything that happened before this call is stored."""
         await self.recorder.flush()
+
+    def flush_sync(self) -> None:
+        """Do the same from a thread that is not the event loop's; see `BreakerStore.flush_sync`."""
+        flush_from_thread(self.registry.surroundings.decisions, self.flush)
 
     def events(self, user_id: int) -> list[StoredEvent]:
         """Give what is stored of a user, outcomes and transitions, in the order in which they happened.
@@ -156,4 +171,5 @@ def _half_open(breaker: CircuitBreaker) -> None:
         return ForceOpen(now - 1, event_id, era, now, ACTOR)
 
     breaker._act_in_place(say_what)  # noqa: SLF001 - as above
-    breaker.begin().abandon()
+    decisions = breaker._surroundings.decisions  # noqa: SLF001
+    decisions.make(lambda: breaker.begin().abandon())

@@ -48,12 +48,14 @@ def test_what_the_module_declares_is_in_sorted_order_and_there() -> None:
     assert all(getattr(testing, name).__doc__ for name in testing.__all__)
 
 
-def test_the_example_of_the_module_runs() -> None:
+def test_the_examples_of_the_module_run() -> None:
     assert testing.__doc__ is not None
-    source = dedent(re.split("::\n", testing.__doc__)[1])
+    blocks = re.findall(r"::\n((?:\n|    .*\n)+)", testing.__doc__)
     there: dict[str, Any] = {}
-    exec(compile(source, testing.__file__, "exec"), there)  # noqa: S102 - it is our own
+    for block in blocks:
+        exec(compile(dedent(block), testing.__file__, "exec"), there)  # noqa: S102 - it is our own
     asyncio.run(there["test_the_bot_rests_while_its_breaker_is_open"]())
+    there["test_the_bot_calls_in_threads"]()
 
 
 async def test_a_memory_store_has_each_outcome_and_transition_in_order() -> None:
@@ -172,6 +174,14 @@ async def test_a_breaker_that_is_forced_open_refuses_until_its_wait_is_over(time
         await breaker.call(ok)
     clock.advance(max(timeout_seconds, 1e-6))
     assert await breaker.call(ok) == "sent"
+
+
+async def test_a_state_is_forced_from_any_thread() -> None:
+    async with memory_store() as store:
+        breaker = store.registry.get_breaker(USER)
+        await asyncio.to_thread(force_state, breaker, "half_open")
+        await asyncio.to_thread(store.flush_sync)
+        assert [event.kind for event in store.events(USER)] == [Kind.FORCED_OPEN, Kind.HALF_OPENED]
 
 
 def test_there_is_no_other_state_to_force() -> None:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from breaker_store.errors import CircuitBreakerOpenError, NotCommittedError
+from breaker_store.errors import CircuitBreakerOpenError, LedgerError, NotCommittedError
 from breaker_store.runtime.calls import name_of, tells_of_the_service
-from breaker_store.runtime.decisions import LoopEndedError, run_at_once
+from breaker_store.runtime.decisions import Decisions, LoopEndedError, run_at_once
 from breaker_store.runtime.protected_call import ProtectedCall
 from breaker_store.settings import Durability
 
@@ -138,3 +138,15 @@ def _finish(
         if error is None:
             raise not_committed from ended
         error.add_note(f"breaker-store: {not_committed}")
+
+
+def flush_from_thread(decisions: Decisions, flush: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Wait for the flush of a store in this thread; see `BreakerStore.flush_sync`."""
+    if decisions.are_made_here:
+        raise RuntimeError(
+            "the event loop of the store can't wait for itself: there it is `await store.flush()`"
+        )
+    try:
+        decisions.finish(flush)
+    except LoopEndedError as error:
+        raise LedgerError("the store's event loop has ended") from error
