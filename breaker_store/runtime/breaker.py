@@ -238,7 +238,7 @@ class CircuitBreaker(HandledBreaker, WaysOfUse):
         return call_from_thread(self, self._surroundings, durability, func, args, kwargs)
 
     def with_durability(self, durability: Durability | str) -> DurableBreaker:
-        """Give this breaker with another durability than the store's, for `call`, `async with` and as a decorator.
+        """Give this breaker with another durability than the store's, for every way to use it.
 
         Raises:
             ConfigurationError: there is none of this name; or the store has no spool, and "journaled" needs one.
