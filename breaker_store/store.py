@@ -24,6 +24,7 @@ from breaker_store.postgres.loading import Snapshot, read_clean
 from breaker_store.postgres.privileges import Roles
 from breaker_store.runtime.clock import Clock
 from breaker_store.runtime.follower import Follower
+from breaker_store.runtime.from_threads import flush_from_thread
 from breaker_store.runtime.journal import DEFAULT_QUEUE_LIMIT
 from breaker_store.runtime.recorder import Recorder
 from breaker_store.runtime.recovering import deliver_leftovers
@@ -218,7 +219,7 @@ class BreakerStore:
             chosen = registry
             if chosen is None:  # an empty one is false
                 chosen = CircuitBreakerRegistry(policy=policy, failures=failures or EVERY_ERROR)
-            stack.enter_context(_claimed(chosen))
+            stack.enter_context(chosen.surroundings.claimed_by_a_store())
             spool = None
             if folder is not None:
                 spool = stack.enter_context(closing(Spool(folder, limit_bytes=spool_limit_bytes)))
@@ -232,6 +233,16 @@ class BreakerStore:
     async def flush(self) -> None:
         """Wait until everything that happened before this call is stored."""
         await self.recorder.flush()
+
+    def flush_sync(self) -> None:
+        """Do the same from a thread that is not the event loop's.
+
+        Raises:
+            RuntimeError: it is the event loop's, which can't wait for itself: `await flush()` there.
+            LedgerError: recording has ended.
+
+        """
+        flush_from_thread(self.registry.surroundings.decisions, self.flush)
 
     async def _start(self) -> None:
         await self._log.open()
@@ -279,19 +290,6 @@ async def _not_at_once(ending: Coroutine[Any, Any, object]) -> None:
     except asyncio.CancelledError:
         await task
         raise
-
-
-@contextmanager
-def _claimed(registry: CircuitBreakerRegistry) -> Iterator[None]:
-    """Keep a registry to one store: a second one would take the first one's events for its own."""
-    surroundings = registry.surroundings
-    if surroundings.has_store:
-        raise ConfigurationError("this registry has a store already")
-    surroundings.has_store = True
-    try:
-        yield
-    finally:
-        surroundings.has_store = False
 
 
 @contextmanager

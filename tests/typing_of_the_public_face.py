@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import assert_type
 
@@ -24,8 +25,10 @@ from breaker_store import (
     UnknownBreakerError,
     get_circuit_breaker_registry,
 )
+from breaker_store.in_thread import open_in_thread
 from breaker_store.integrations import opentelemetry, prometheus
 from breaker_store.runtime.clock import ManualClock
+from breaker_store.testing import FakeClock, MemoryStore, Outcome, force_state, memory_store
 
 
 async def send(chat_id: int, text: str = "") -> bytes:
@@ -54,6 +57,74 @@ async def use_a_breaker(breaker: CircuitBreaker) -> None:
     await breaker.call(send, "1")  # type: ignore[arg-type]
     await breaker.call(send, 1, texts="hi")  # type: ignore[call-arg]
     await breaker.call(len, "hi")  # type: ignore[arg-type]
+
+
+def use_a_breaker_in_a_thread(breaker: CircuitBreaker) -> None:
+    assert_type(breaker.call_sync(str.upper, "hi"), str)
+    assert_type(breaker.with_durability("committed").call_sync(len, "hi"), int)
+    breaker.call_sync(str.upper, 1)  # type: ignore[arg-type]
+
+    @breaker.sync
+    def greet(name: str) -> str:
+        return name
+
+    assert_type(greet("Ada"), str)
+    greet(1)  # type: ignore[arg-type]
+
+
+async def count(to: int) -> AsyncIterator[int]:
+    yield to
+
+
+async def count_soon(to: int) -> AsyncIterator[int]:
+    return count(to)
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncIterator[bytes]:
+    yield url.encode()
+
+
+async def stream_through_a_breaker(breaker: CircuitBreaker) -> None:
+    async for number in breaker.stream(count, 3):
+        assert_type(number, int)
+    async for number in breaker.with_durability("behind").stream(count_soon, to=3):
+        assert_type(number, int)
+    async with breaker.entering(connect, "https://") as value:
+        assert_type(value, bytes)
+    breaker.stream(count, "3")  # type: ignore[arg-type]
+    breaker.entering(connect, 3)  # type: ignore[arg-type]
+
+    @breaker
+    async def updates(limit: int) -> AsyncIterator[str]:
+        yield str(limit)
+
+    @breaker
+    async def echo() -> AsyncGenerator[str, int]:
+        yield "hi"
+
+    assert_type(updates(1), AsyncIterator[str])
+    assert_type(echo(), AsyncGenerator[str, int])
+    assert_type(await echo().asend(1), str)
+
+
+def open_a_store_in_a_thread() -> None:
+    with open_in_thread(data_dir="data", policy=Policy(), durability="committed") as store:
+        assert_type(store, BreakerStore)
+        store.flush_sync()
+    open_in_thread(drain_on_sigterm=True)  # type: ignore[call-arg]
+
+
+async def test_a_bot() -> None:
+    async with memory_store(policy=Policy(), clock=FakeClock(), durability="committed") as store:
+        assert_type(store, MemoryStore)
+        assert_type(store.registry, CircuitBreakerRegistry)
+        await store.flush()
+        for event in store.events(101):
+            assert_type(event, Outcome | Transition)
+        store.clock.advance(60)
+        force_state(store.registry.get_breaker(101), "half_open")
+        force_state(store.registry.get_breaker(101), CircuitState.OPEN)
 
 
 async def use_a_decorated_function(breaker: CircuitBreaker) -> None:

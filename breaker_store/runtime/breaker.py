@@ -10,24 +10,14 @@ taking effect.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Literal, ParamSpec, Self, TypeVar
-from uuid import UUID
 
-from breaker_store.core.cleaning import clean_attempt, clean_name
-from breaker_store.core.decide import (
-    Abandon,
-    Admit,
-    Report,
-    decide,
-    permit_of,
-)
+from breaker_store.core.decide import Abandon, Admit, decide, permit_of
 from breaker_store.core.events import (
-    PERMANENT_REASON,
     CircuitState,
     Event,
     Kind,
@@ -36,8 +26,8 @@ from breaker_store.core.events import (
     Suspension,
     Transition,
 )
-from breaker_store.core.failures import Category, ErrorReading, FailureTable
-from breaker_store.core.policy import MICROSECONDS, Policy, error_name
+from breaker_store.core.failures import FailureTable
+from breaker_store.core.policy import MICROSECONDS, Policy
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.errors import (
     BotSuspendedError,
@@ -45,24 +35,25 @@ from breaker_store.errors import (
     ConfigurationError,
     NotCommittedError,
 )
-from breaker_store.ports import MarkKind
 from breaker_store.runtime.by_hand import HandledBreaker
 from breaker_store.runtime.calls import (
     NOT_CALLED,
     CallFacts,
-    describe_error,
     is_call,
     name_of,
     not_awaitable,
     read_error,
+    report_of,
     tells_of_the_service,
 )
 from breaker_store.runtime.clock import NANOSECONDS_IN_MICROSECOND, Clock
 from breaker_store.runtime.durable import DurableBreaker
-from breaker_store.runtime.journal import LONGEST_REFUSALS_NS, CalmSuccess, Marking, Refusals
+from breaker_store.runtime.from_threads import call_from_thread
+from breaker_store.runtime.journal import LONGEST_REFUSALS_NS, CalmSuccess, Refusals, marking_of
 from breaker_store.runtime.protected_call import ProtectedCall
 from breaker_store.runtime.surroundings import Block, Surroundings
 from breaker_store.runtime.told_state import StateDict, describe_state
+from breaker_store.runtime.ways_of_use import WaysOfUse
 from breaker_store.settings import Durability
 
 Parameters = ParamSpec("Parameters")
@@ -75,7 +66,7 @@ _BEHIND, _COMMITTED = Durability.BEHIND, Durability.COMMITTED
 logger = logging.getLogger(__name__)
 
 
-class CircuitBreaker(HandledBreaker):
+class CircuitBreaker(HandledBreaker, WaysOfUse):
     """Refuses calls that would probably fail, by the rules of its `Policy`, and remembers what it saw.
 
     Made alone it belongs to nobody and keeps its state in memory. `CircuitBreakerRegistry.get_breaker` gives the
@@ -85,8 +76,13 @@ class CircuitBreaker(HandledBreaker):
         async with breaker: ...
         @breaker
         async def func(): ...
+        breaker.call_sync(func, *args, **kwargs)
+        async for item in breaker.stream(func, *args, **kwargs): ...
+        async with breaker.entering(func, *args, **kwargs) as value: ...
 
-    It is safe for any number of tasks of one event loop, and for no more than one thread.
+    It is safe for any number of tasks of one event loop, and, by `call_sync`, for any number of threads: see
+    `breaker_store.runtime.decisions`. What people do to it (`reset`, `force_open` and the like) and what is looked up
+    may come from any thread as well.
     """
 
     __slots__ = ("_refusals", "_state", "_surroundings", "stored", "user_id")
@@ -208,8 +204,41 @@ class CircuitBreaker(HandledBreaker):
         await self._secure(durability, None, result)
         return result
 
+    def call_sync(
+        self,
+        func: Callable[Parameters, Result],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
+        """Do what `call` does with a plain function, which runs in this thread; any number of threads may.
+
+        The breaker decides on the event loop of its store, and the thread waits for that; without a loop under a lock.
+        On the loop's own thread it decides right there, and the loop stands still while `func` runs.
+
+        Raises:
+            CircuitBreakerOpenError: the breaker does not let it through; `func` was not called.
+            TypeError: `func` is asynchronous, a generator function, or gave an awaitable; this is no outcome.
+            NotCommittedError: as for `call`.
+            RuntimeError: its event is to be committed, and this is the thread of the loop that would do it.
+
+        """
+        durability = self._surroundings.journal.durability
+        return call_from_thread(self, self._surroundings, durability, func, args, kwargs)
+
+    def call_sync_as(
+        self,
+        durability: Durability,
+        func: Callable[Parameters, Result],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
+        """Do the same, and have its event as durable as said before it returns."""
+        return call_from_thread(self, self._surroundings, durability, func, args, kwargs)
+
     def with_durability(self, durability: Durability | str) -> DurableBreaker:
-        """Give this breaker with another durability than the store's, for `call`, `async with` and as a decorator.
+        """Give this breaker with another durability than the store's, for every way to use it.
 
         Raises:
             ConfigurationError: there is none of this name; or the store has no spool, and "journaled" needs one.
@@ -246,6 +275,7 @@ class CircuitBreaker(HandledBreaker):
         *,
         attempt: int | None = None,
         failures: FailureTable | None = None,
+        durability: Durability | None = None,
     ) -> ProtectedCall:
         """Begin a call whose end is told by hand; it is what adapters are made of.
 
@@ -253,23 +283,24 @@ class CircuitBreaker(HandledBreaker):
             operation: what is called, as it is recorded.
             attempt: from 2 on for what is tried again; None for a first attempt.
             failures: what the errors mean; None for the registry's table.
+            durability: what has become of its event when its end has been told; None for the store's.
 
         Raises:
             CircuitBreakerOpenError: the breaker does not let it through.
 
         """
-        block = self.begin_as(self._surroundings.journal.durability)
-        return ProtectedCall(self, block, operation, attempt, failures)
+        chosen = durability or self._surroundings.journal.durability
+        return ProtectedCall(self, self.begin_as(chosen), operation, attempt, failures, chosen)
 
     def end_call(self, call: ProtectedCall, error: BaseException | None) -> None:
         """Take down the end of a call; for `ProtectedCall`, which tells it once."""
         self._end_block(call.block, call.operation, error, call.attempt, call.failures)
-        if self._surroundings.journal.durability is not _BEHIND:
+        if call.durability is not _BEHIND:
             self._surroundings.journal.write_through()
 
-    async def secure_call(self, error: BaseException | None, result: object) -> None:
-        """Have the end of a call as durable as the store's calls are; for `ProtectedCall`."""
-        await self._secure(self._surroundings.journal.durability, error, result)
+    async def secure_call(self, durability: Durability, error: BaseException | None, result: object) -> None:
+        """Have the end of a call as durable as said; for `ProtectedCall`."""
+        await self._secure(durability, error, result)
 
     def refuse_if_blocked(self) -> None:
         """Refuse as a call would be refused now, before anything is spent on it; nothing happens if it would not be.
@@ -293,24 +324,12 @@ class CircuitBreaker(HandledBreaker):
         remaining = None if state.retry_at is None else (state.retry_at - now) / MICROSECONDS
         raise self._refuse(state, now_ns, remaining)
 
-    def __call__(
-        self, func: Callable[Parameters, Awaitable[Result]]
-    ) -> Callable[Parameters, Awaitable[Result]]:
-        """Decorate a function so that each call of it goes through this breaker."""
-
-        @functools.wraps(func)
-        async def protected(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-            return await self.call(func, *args, **kwargs)
-
-        return protected
-
     async def __aenter__(self) -> Self:
         return self.enter_as(self._surroundings.journal.durability)
 
     def enter_as(self, durability: Durability) -> Self:
         """Begin an `async with`."""
-        block = self.begin_as(durability)
-        self._surroundings.blocks.setdefault((self, asyncio.current_task()), []).append(block)
+        self._surroundings.enter_block(self, self.begin_as(durability))
         return self
 
     async def __aexit__(
@@ -319,7 +338,7 @@ class CircuitBreaker(HandledBreaker):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._end_block(self._leave(), None, error)
+        self._end_block(self._surroundings.leave_block(self), None, error)
         durability = self._surroundings.journal.durability
         if durability is not _BEHIND:
             await self._secure(durability, error)
@@ -335,13 +354,19 @@ class CircuitBreaker(HandledBreaker):
 
     async def leave_as(self, durability: Durability, error: BaseException | None) -> None:
         """End an `async with`, and have its event as durable as said."""
-        self._end_block(self._leave(), None, error)
+        self._end_block(self._surroundings.leave_block(self), None, error)
         await self._secure(durability, error)
 
-    def _begin_block(self) -> Block:
+    def begin_at_once(self) -> Block | None:
+        """Begin a call that needs no decision, in any thread; None if it needs one."""
         state = self._state
-        permit = self._admit()
+        if state.state is not _CLOSED:
+            return None
+        permit = Permit(state.generation, state.era)
         return Block(permit, self._surroundings.monotonic_ns(), state if state.calm else None)
+
+    def _begin_block(self) -> Block:
+        return self.begin_at_once() or Block(self._admit(), self._surroundings.monotonic_ns(), None)
 
     def _end_block(
         self,
@@ -378,24 +403,9 @@ class CircuitBreaker(HandledBreaker):
             error.add_note(f"breaker-store: {not_committed}")
             logger.warning("a failure of user %s may not be stored: %s", self.user_id, not_committed)
 
-    def _leave(self) -> Block:
-        """Find the innermost `async with` of this task, so that tasks may share the object and nest it."""
-        blocks = self._surroundings.blocks
-        key = (self, asyncio.current_task())
-        if key not in blocks:
-            # An asynchronous generator that was left early is ended by another task: take the newest block whose
-            # task has ended, or else the newest.
-            mine = [other for other in blocks if other[0] is self]
-            if not mine:
-                raise RuntimeError("a breaker was left that was not entered")
-            key = next((other for other in reversed(mine) if other[1] is None or other[1].done()), mine[-1])
-        block = blocks[key].pop()
-        if not blocks[key]:
-            del blocks[key]
-        return block
-
     def get_state(self) -> StateDict:
-        return describe_state(self._state, self._state.remaining_us(self._surroundings.clock.now_us()))
+        state = self._state
+        return describe_state(state, state.remaining_us(self._surroundings.clock.now_us()))
 
     def adopt(self, state: BreakerState, news: Transition | None = None) -> None:
         """Take on a state that the store has; `news` is the transition to tell listeners of, if there is one."""
@@ -419,11 +429,13 @@ class CircuitBreaker(HandledBreaker):
             if now < state.retry_at:
                 raise self._refuse(state, now_ns, (state.retry_at - now) / MICROSECONDS)
         journal = self._surroundings.journal
-        events = decide(state, Admit(now, journal.next_id(), journal.draw_era()))
-        if events and isinstance(events[-1], Outcome):
-            raise self._refuse(state, now_ns, 0.0)
-        permit = permit_of(functools.reduce(evolve, events, state), events)
-        self._take_on(events)
+        with self._surroundings.decisions.lock:
+            state = self._state
+            events = decide(state, Admit(now, journal.next_id(), journal.draw_era()))
+            if events and isinstance(events[-1], Outcome):
+                raise self._refuse(state, now_ns, 0.0)
+            permit = permit_of(functools.reduce(evolve, events, state), events)
+            self._take_on(events)
         assert permit is not None  # noqa: S101 - a refusal was raised above
         return permit
 
@@ -469,7 +481,8 @@ class CircuitBreaker(HandledBreaker):
         )
 
     def _succeed(self, facts: CallFacts) -> None:
-        self._take_on(decide(self._state, self._report(Kind.SUCCESS, facts)))
+        with self._surroundings.decisions.lock:
+            self._take_on(decide(self._state, report_of(self._surroundings, Kind.SUCCESS, facts)))
 
     def _fail(self, error: BaseException, facts: CallFacts, failures: FailureTable | None = None) -> None:
         if not tells_of_the_service(error):
@@ -478,42 +491,12 @@ class CircuitBreaker(HandledBreaker):
         reading = read_error(error, self._state.policy, failures or self._surroundings.failures)
         kind: Literal[Kind.SUCCESS, Kind.FAILURE]
         kind = Kind.FAILURE if reading.category.is_failure else Kind.SUCCESS
-        self._take_on(decide(self._state, self._report(kind, facts, error, reading)))
+        with self._surroundings.decisions.lock:
+            self._take_on(decide(self._state, report_of(self._surroundings, kind, facts, error, reading)))
 
     def _abandon(self, permit: Permit) -> None:
-        self._take_on(decide(self._state, Abandon(permit)))
-
-    def _report(
-        self,
-        kind: Literal[Kind.SUCCESS, Kind.FAILURE],
-        facts: CallFacts,
-        error: Exception | None = None,
-        reading: ErrorReading | None = None,
-    ) -> Report:
-        journal = self._surroundings.journal
-        # First, for it calls the user's code: what that does takes numbers of its own.
-        message = None if error is None else describe_error(error)
-        tracing = self._surroundings.tracing
-        trace_id = None if tracing is None else tracing.trace_id()
-        error_type = None if error is None else error_name(type(error))
-        if reading is not None and reading.error_type is not None:
-            error_type = reading.error_type
-        category = None if reading is None else reading.category
-        return Report(
-            at=self._surroundings.clock.at_us(facts.ended_ns),
-            event_id=journal.next_id(),
-            era=journal.draw_era(),
-            kind=kind,
-            permit=facts.permit,
-            duration_us=(facts.ended_ns - facts.started_ns) // NANOSECONDS_IN_MICROSECOND,
-            operation=None if facts.operation is None else clean_name(facts.operation),
-            error_type=None if error_type is None else clean_name(error_type),
-            error_message=message,
-            attempt=clean_attempt(facts.attempt),
-            trace_id=None if trace_id is None else UUID(int=trace_id),
-            counts=category is not Category.RATE_LIMITED,
-            opens_at_once=PERMANENT_REASON if category is Category.PERMANENT else None,
-        )
+        with self._surroundings.decisions.lock:
+            self._take_on(decide(self._state, Abandon(permit)))
 
     def _take_on(self, events: tuple[Event, ...]) -> None:
         """Let the events take effect: the one place where a live breaker's state changes by what it decided."""
@@ -522,7 +505,7 @@ class CircuitBreaker(HandledBreaker):
             before = self._state
             self._state = evolve(before, event)
             if isinstance(event, Outcome | Transition):
-                surroundings.journal.note((self, event, self._mark(before, event)))
+                surroundings.journal.note((self, event, marking_of(before, self._state, event)))
             if isinstance(event, Transition):
                 surroundings.expect_confirmation(self.user_id, event)
                 surroundings.journal.hurry()
@@ -532,17 +515,3 @@ class CircuitBreaker(HandledBreaker):
                 if surroundings.tracing is not None:
                     surroundings.tracing.tell_transition(self.user_id, event)
                 surroundings.listeners.tell(self.user_id, event)
-
-    def _mark(self, before: BreakerState, event: Outcome | Transition) -> Marking | None:
-        """Tell what the breaker's row must hear of: what a closed one counts, and what ends the count.
-
-        Every failure is marked, not only the first of a run: others may have ended what this process goes on with.
-        """
-        after = self._state
-        if isinstance(event, Transition) or after is before:
-            return None
-        if after.state is CircuitState.HALF_OPEN:
-            return Marking(MarkKind.PROBE_SUCCEEDED) if event.kind is Kind.SUCCESS else None
-        if after.calm:
-            return Marking(MarkKind.RUN_ENDED, after.last_failure)
-        return Marking(MarkKind.FAILED, after.last_failure)

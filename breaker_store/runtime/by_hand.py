@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from breaker_store.core.cleaning import clean_text
@@ -47,7 +48,7 @@ class HandledBreaker:
 
         """
         self._refuse_suspended()
-        self._act(Reset(*self._new_count(), _clean(actor), _clean(reason)))
+        self._act_in_place(lambda: Reset(*self._new_count(), _clean(actor), _clean(reason)))
 
     def force_open(
         self, *, for_seconds: float | None = None, actor: str | None = None, reason: str | None = None
@@ -63,9 +64,13 @@ class HandledBreaker:
 
         """
         self._refuse_suspended()
-        now, event_id, era = self._new_count()
-        until = None if for_seconds is None else end_after(now, for_seconds)
-        self._act(ForceOpen(now, event_id, era, until, _clean(actor), _clean(reason)))
+
+        def force() -> ForceOpen:
+            now, event_id, era = self._new_count()
+            until = None if for_seconds is None else end_after(now, for_seconds)
+            return ForceOpen(now, event_id, era, until, _clean(actor), _clean(reason))
+
+        self._act_in_place(force)
 
     def release(self, *, actor: str | None = None, reason: str | None = None) -> None:
         """Close a breaker that is forced open, with no failure counted; who and why go into the log.
@@ -78,14 +83,14 @@ class HandledBreaker:
         self._refuse_suspended()
         if not self._state.forced:
             raise NotForcedOpenError(self.user_id)
-        self._act(Release(*self._new_count(), _clean(actor), _clean(reason)))
+        self._act_in_place(lambda: Release(*self._new_count(), _clean(actor), _clean(reason)))
 
     def suspend(self, *, actor: str | None = None, reason: str | None = None) -> None:
         """Refuse all calls with this reason until somebody resumes the bot; who and why go into the log.
 
         Nothing else ends it: not a reset, not a release. One that is suspended already gets the new reason.
         """
-        self._act(Suspend(*self._new_count(), _clean(actor), _clean(reason)))
+        self._act_in_place(lambda: Suspend(*self._new_count(), _clean(actor), _clean(reason)))
 
     def resume(self, *, actor: str | None = None, reason: str | None = None) -> None:
         """Close the breaker of a bot that is suspended, with no failure counted; who and why go into the log.
@@ -96,7 +101,7 @@ class HandledBreaker:
         """
         if self._state.suspension is None:
             raise NotSuspendedError(self.user_id)
-        self._act(Resume(*self._new_count(), _clean(actor), _clean(reason)))
+        self._act_in_place(lambda: Resume(*self._new_count(), _clean(actor), _clean(reason)))
 
     def _refuse_suspended(self) -> None:
         if self._state.suspension is not None:
@@ -106,23 +111,32 @@ class HandledBreaker:
         """Give this user rules of their own; nothing happens if they have these already."""
         if self._state.policy_is_own and self._state.policy == policy:
             return
-        now, event_id, _ = self._new_count()
-        self._act(ChangePolicy(now, event_id, policy, _clean(actor), _clean(reason)))
+        self._act_in_place(
+            lambda: ChangePolicy(*self._new_count()[:2], policy, _clean(actor), _clean(reason))
+        )
 
     def go_back_to_default(self, policy: Policy, *, actor: str | None, reason: str | None) -> None:
         """Give up this user's own rules for the default, if there are any; for the registry, which has it."""
         if self._state.policy_is_own:
-            now, event_id, _ = self._new_count()
-            self._act(ChangePolicy(now, event_id, policy, _clean(actor), _clean(reason), is_own=False))
+            self._act_in_place(
+                lambda: ChangePolicy(
+                    *self._new_count()[:2], policy, _clean(actor), _clean(reason), is_own=False
+                )
+            )
 
     def _new_count(self) -> tuple[int, EventId, int]:
         """Give what a command by hand needs beside who and why: the time, its event's id, and an era."""
         journal = self._surroundings.journal
         return self._surroundings.clock.now_us(), journal.next_id(), journal.draw_era()
 
+    def _act_in_place(self, say_what: Callable[[], Action]) -> None:
+        """Do what is said, where breakers decide: the time and the id are those of that moment."""
+        self._surroundings.decisions.make(lambda: self._act(say_what()))
+
     def _act(self, action: Action) -> None:
-        self._take_on(decide(self._state, action))
         journal = self._surroundings.journal
+        with self._surroundings.decisions.lock:
+            self._take_on(decide(self._state, action))
         if journal.durability is not Durability.BEHIND:
             journal.write_through()
 

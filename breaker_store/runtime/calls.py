@@ -5,13 +5,19 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import inspect
-from typing import Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
+from uuid import UUID
 
-from breaker_store.core.cleaning import clean_text
-from breaker_store.core.events import Permit
+from breaker_store.core.cleaning import clean_attempt, clean_name, clean_text
+from breaker_store.core.decide import Report
+from breaker_store.core.events import PERMANENT_REASON, Kind, Permit
 from breaker_store.core.failures import Category, ErrorReading, FailureTable
-from breaker_store.core.policy import Policy
+from breaker_store.core.policy import Policy, error_name
 from breaker_store.errors import CircuitBreakerOpenError, NotCommittedError, RateLimitedError
+from breaker_store.runtime.clock import NANOSECONDS_IN_MICROSECOND
+
+if TYPE_CHECKING:
+    from breaker_store.runtime.surroundings import Surroundings
 
 _TELLS_NOTHING = (
     CircuitBreakerOpenError,
@@ -32,6 +38,40 @@ class CallFacts(NamedTuple):
     ended_ns: int
     operation: str | None
     attempt: int | None = None
+
+
+def report_of(
+    surroundings: Surroundings,
+    kind: Literal[Kind.SUCCESS, Kind.FAILURE],
+    facts: CallFacts,
+    error: Exception | None = None,
+    reading: ErrorReading | None = None,
+) -> Report:
+    """Put the end of a call into the words of the core."""
+    journal = surroundings.journal
+    # First, for it calls the user's code: what that does takes numbers of its own.
+    message = None if error is None else describe_error(error)
+    tracing = surroundings.tracing
+    trace_id = None if tracing is None else tracing.trace_id()
+    error_type = None if error is None else error_name(type(error))
+    if reading is not None and reading.error_type is not None:
+        error_type = reading.error_type
+    category = None if reading is None else reading.category
+    return Report(
+        at=surroundings.clock.at_us(facts.ended_ns),
+        event_id=journal.next_id(),
+        era=journal.draw_era(),
+        kind=kind,
+        permit=facts.permit,
+        duration_us=(facts.ended_ns - facts.started_ns) // NANOSECONDS_IN_MICROSECOND,
+        operation=None if facts.operation is None else clean_name(facts.operation),
+        error_type=None if error_type is None else clean_name(error_type),
+        error_message=message,
+        attempt=clean_attempt(facts.attempt),
+        trace_id=None if trace_id is None else UUID(int=trace_id),
+        counts=category is not Category.RATE_LIMITED,
+        opens_at_once=PERMANENT_REASON if category is Category.PERMANENT else None,
+    )
 
 
 def read_error(error: Exception, policy: Policy, failures: FailureTable) -> ErrorReading:
@@ -61,9 +101,15 @@ def not_awaitable(func: object, given: object) -> TypeError:
     """Make the error for what was no asynchronous call."""
     if given is NOT_CALLED:
         return TypeError(f"a function is needed, not {func!r}")
+    if hasattr(given, "__aiter__"):
+        way = "`breaker.stream` those that give an async iterator"
+    elif hasattr(given, "__aenter__"):
+        way = "`breaker.entering` those that give an async context manager"
+    else:
+        way = "`breaker.call_sync` plain ones"
     return TypeError(
         f"{func!r} gave {type(given).__name__}, which can't be awaited: "
-        "a breaker protects functions that give awaitables, such as an async def"
+        f"a breaker protects functions that give awaitables, such as an async def, and {way}"
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from breaker_store.core.failures import FailureTable
+from breaker_store.runtime.protected_call import ProtectedCall
+from breaker_store.runtime.ways_of_use import WaysOfUse
 from breaker_store.settings import Durability
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-class DurableBreaker:
+class DurableBreaker(WaysOfUse):
     """A breaker whose calls' events are as durable as was asked for; see `CircuitBreaker.with_durability`."""
 
     __slots__ = ("_breaker", "_durability")
@@ -40,14 +42,25 @@ class DurableBreaker:
         """
         return await self._breaker.call_as(self._durability, func, *args, **kwargs)
 
-    def __call__(
-        self, func: Callable[Parameters, Awaitable[Result]]
-    ) -> Callable[Parameters, Awaitable[Result]]:
-        @functools.wraps(func)
-        async def protected(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-            return await self.call(func, *args, **kwargs)
+    def call_sync(
+        self,
+        func: Callable[Parameters, Result],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
+        """Call `func` as `CircuitBreaker.call_sync` does."""
+        return self._breaker.call_sync_as(self._durability, func, *args, **kwargs)
 
-        return protected
+    def begin(
+        self,
+        operation: str | None = None,
+        *,
+        attempt: int | None = None,
+        failures: FailureTable | None = None,
+    ) -> ProtectedCall:
+        """Begin a call as `CircuitBreaker.begin` does."""
+        return self._breaker.begin(operation, attempt=attempt, failures=failures, durability=self._durability)
 
     async def __aenter__(self) -> CircuitBreaker:
         return self._breaker.enter_as(self._durability)

@@ -21,7 +21,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from breaker_store.core.events import EventId, Failure, Kind, StoredEvent
+from breaker_store.core.events import CircuitState, EventId, Failure, Kind, Outcome, StoredEvent, Transition
 from breaker_store.core.state import BreakerState
 from breaker_store.errors import NotCommittedError
 from breaker_store.ports import MarkKind
@@ -46,6 +46,20 @@ class Marking(NamedTuple):
 
     kind: MarkKind
     last_failure: Failure | None = None
+
+
+def marking_of(before: BreakerState, after: BreakerState, event: Outcome | Transition) -> Marking | None:
+    """Tell what the breaker's row must hear of: what a closed one counts, and what ends the count.
+
+    Every failure is marked, not only the first of a run: others may have ended what this process goes on with.
+    """
+    if isinstance(event, Transition) or after is before:
+        return None
+    if after.state is CircuitState.HALF_OPEN:
+        return Marking(MarkKind.PROBE_SUCCEEDED) if event.kind is Kind.SUCCESS else None
+    if after.calm:
+        return Marking(MarkKind.RUN_ENDED, after.last_failure)
+    return Marking(MarkKind.FAILED, after.last_failure)
 
 
 CalmSuccess: TypeAlias = "tuple[CircuitBreaker, BreakerState, int, int, object]"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 from breaker_store.core.events import Transition
+from breaker_store.runtime.decisions import running_loop
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +23,9 @@ BACKLOG_LIMIT = 1_000
 class Listeners:
     """Calls each subscriber with `(user_id, transition)`, in order, after the transition has been taken on.
 
-    A call happens in a later turn of the running event loop, or at once where none runs. A subscriber that raises is
-    logged; one whose coroutine is slow gets what it missed afterwards, up to `BACKLOG_LIMIT` transitions, beyond which
+    A call happens in a later turn of the running event loop. In a thread where none runs it is that of the loop on which
+    the subscriber was added, or, if there is none, it happens at once, and whoever has something to decide waits for it:
+    so it is quick, and waits for no other thread. A subscriber that raises is logged; one whose coroutine is slow gets what it missed afterwards, up to `BACKLOG_LIMIT` transitions, beyond which
     the newest are left out and that is logged.
     """
 
@@ -49,12 +53,13 @@ class _Subscription:
         self._listener = listener
         self._backlog: deque[tuple[int | None, Transition]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._home = running_loop()
+        self._pid = os.getpid()
 
     def offer(self, user_id: int | None, transition: Transition) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._call_without_loop(user_id, transition)
+        loop = running_loop()
+        if loop is None:
+            self._offer_from_thread(user_id, transition)
             return
         if len(self._backlog) >= BACKLOG_LIMIT:
             logger.warning(
@@ -65,6 +70,14 @@ class _Subscription:
         # A task of a loop that was closed is never done.
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._task = loop.create_task(self._drain())
+
+    def _offer_from_thread(self, user_id: int | None, transition: Transition) -> None:
+        # A forked child has its parent's loop, which looks as if it ran.
+        if self._home is not None and self._home.is_running() and self._pid == os.getpid():
+            with suppress(RuntimeError):  # it was closed just now
+                self._home.call_soon_threadsafe(self.offer, user_id, transition)
+                return
+        self._call_without_loop(user_id, transition)
 
     async def _drain(self) -> None:
         while self._backlog:

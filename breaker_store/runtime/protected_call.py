@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from breaker_store.core.failures import FailureTable
+from breaker_store.settings import Durability
 
 if TYPE_CHECKING:
     from breaker_store.runtime.breaker import CircuitBreaker
@@ -22,6 +23,7 @@ class ProtectedCall:
         attempt: from 2 on for what is tried again; None for a first attempt.
         failures: what its errors mean; None for the registry's table.
         is_left_open: whether it goes on when the function has returned.
+        durability: what has become of its event when `end` returns.
 
     """
 
@@ -31,18 +33,20 @@ class ProtectedCall:
         "_when_ended",
         "attempt",
         "block",
+        "durability",
         "failures",
         "is_left_open",
         "operation",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - all that is known of a call
         self,
         breaker: CircuitBreaker,
         block: Block,
         operation: str | None,
         attempt: int | None,
         failures: FailureTable | None,
+        durability: Durability,
     ) -> None:
         self._breaker = breaker
         self._has_ended = False
@@ -52,6 +56,7 @@ class ProtectedCall:
         self.attempt = attempt
         self.failures = failures
         self.is_left_open = False
+        self.durability = durability
 
     def leave_open(self) -> None:
         """Let the call go on when the function has returned: whoever does so ends it. A body that streams is such."""
@@ -71,7 +76,7 @@ class ProtectedCall:
 
         """
         if self.end_now(error):
-            await self._breaker.secure_call(error, result)
+            await self._breaker.secure_call(self.durability, error, result)
 
     def end_now(self, error: BaseException | None = None) -> bool:
         """Tell it where nothing can be awaited, so that a call is journaled, and not waited for until it is committed.
@@ -87,6 +92,10 @@ class ProtectedCall:
             if self._when_ended is not None:
                 self._when_ended(error)
         return True
+
+    def abandon(self) -> None:
+        """End it as if it had not been made: nothing is recorded, and a probe's slot is free."""
+        self.end_now(GeneratorExit())
 
 
 class Guard(Protocol):

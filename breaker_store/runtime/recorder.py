@@ -200,11 +200,12 @@ class Recorder:
         await self._idle.wait()
 
     def wake_later(self) -> None:
-        if self._timer is None:
+        if self._timer is None and not self._loop.is_closed():
             self._timer = self._loop.call_later(FLUSH_INTERVAL_SECONDS, self._end_interval)
 
     def hurry(self) -> None:
-        self._wake.set()
+        if not self._loop.is_closed():  # it was, with the store still open: threads may call all the same
+            self._wake.set()
 
     def write_through(self) -> None:
         if self._spooling is not None:
@@ -428,3 +429,5 @@ class Recorder:
     def _fail_if_ended(self) -> None:
         if self._task is None or self._task.done() or self._journal.writer_id != self._writer_id:
             raise LedgerError(self.tally.last_error or "the recorder does not run")
+        if not self._loop.is_running():
+            raise LedgerError("the event loop of the recorder does not run")

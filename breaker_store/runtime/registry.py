@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class CircuitBreakerRegistry:
-    """The breakers of a process by user id, made when first asked for.
+    """The breakers of a process by user id, made when first asked for, by whichever thread.
 
     Alone it lives in memory; a `BreakerStore` opened on it makes it durable. The numbers, or `policy` in their place,
     hold for every user who has no policy of their own. `failures` says what errors mean, such as
@@ -50,10 +51,12 @@ class CircuitBreakerRegistry:
     def __iter__(self) -> Iterator[CircuitBreaker]:
         for user_id in tuple(self._asleep):
             self.get_breaker(user_id)
-        return iter(self._breakers.values())
+        return iter(tuple(self._breakers.values()))
 
     def get_breaker(self, user_id: int) -> CircuitBreaker:
         """Give a user's breaker; a new one is made closed, and nothing is written before its first event.
+
+        Any thread may ask: all of them get the same one.
 
         Raises:
             TypeError: the id is no int.
@@ -61,7 +64,10 @@ class CircuitBreakerRegistry:
 
         """
         breaker = self._breakers.get(user_id)
-        return breaker if breaker is not None and type(user_id) is int else self._make(user_id)
+        if breaker is not None and type(user_id) is int:
+            return breaker
+        with self.surroundings.decisions.lock:
+            return self._make(user_id)
 
     def find_breaker(self, user_id: int) -> CircuitBreaker | None:
         """Give a user's breaker if there is one already."""
@@ -97,7 +103,7 @@ class CircuitBreakerRegistry:
         return {breaker.user_id: breaker.get_state() for breaker in self if breaker.user_id is not None}
 
     def count_by_state(self) -> dict[CircuitState, int]:
-        """Count the breakers by state; unlike all else this may be asked in any thread."""
+        """Count the breakers by state."""
         counts = Counter(breaker.state.state for breaker in tuple(self._breakers.values()))
         counts[CircuitState.CLOSED] += len(self._asleep)
         return {state: counts[state] for state in CircuitState}
@@ -119,6 +125,14 @@ class CircuitBreakerRegistry:
         `asleep` are closed breakers whose states are made when somebody asks for them: most of a large fleet has a
         past, and few of it are at work in the first second.
         """
+        with self.surroundings.decisions.lock:
+            self._take_over(states, asleep)
+
+    def _take_over(
+        self,
+        states: Mapping[int, BreakerState],
+        asleep: Mapping[int, Callable[[], BreakerState]],
+    ) -> None:
         self.surroundings.unconfirmed.clear()
         self._asleep = dict(asleep)
         for breaker in self._breakers.values():
@@ -126,6 +140,7 @@ class CircuitBreakerRegistry:
             breaker.adopt(self._first_state)
         for user_id in self._asleep.keys() & self._breakers.keys():
             self._wake(self._breakers[user_id])
+            del self._asleep[user_id]
         for user_id, state in states.items():
             breaker = self._breakers.get(user_id) or self._new(user_id)
             breaker.adopt(state)
@@ -145,17 +160,22 @@ class CircuitBreakerRegistry:
 
     def _new(self, user_id: int) -> CircuitBreaker:
         breaker = CircuitBreaker.of_registry(user_id, self._first_state, self.surroundings)
+        if user_id not in self._asleep:
+            self._breakers[user_id] = breaker
+            return breaker
+        self._wake(breaker)
+        # Only now that it is awake, for threads look here without the lock; and before it is forgotten there.
         self._breakers[user_id] = breaker
-        if user_id in self._asleep:
-            self._wake(breaker)
+        del self._asleep[user_id]
         return breaker
 
     def _wake(self, breaker: CircuitBreaker) -> None:
-        breaker.adopt(self._asleep.pop(breaker.user_id or 0)())
+        breaker.adopt(self._asleep[breaker.user_id or 0]())
         breaker.stored = True
 
     def _users_in(self, state: CircuitState) -> list[int]:
-        return [user_id for user_id, breaker in self._breakers.items() if breaker.state.state is state]
+        breakers = tuple(self._breakers.items())
+        return [user_id for user_id, breaker in breakers if breaker.state.state is state]
 
 
 class _SharedRegistry(CircuitBreakerRegistry):
@@ -174,6 +194,7 @@ class _SharedRegistry(CircuitBreakerRegistry):
 
 
 _shared: CircuitBreakerRegistry | None = None
+_sharing = threading.Lock()
 
 
 def get_circuit_breaker_registry() -> CircuitBreakerRegistry:
@@ -183,5 +204,7 @@ def get_circuit_breaker_registry() -> CircuitBreakerRegistry:
     """
     global _shared  # noqa: PLW0603 - the shared registry is one by definition
     if _shared is None:
-        _shared = _SharedRegistry()
+        with _sharing:
+            if _shared is None:  # an empty one is false
+                _shared = _SharedRegistry()
     return _shared

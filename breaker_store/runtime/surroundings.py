@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from breaker_store.core.events import Permit, Transition
 from breaker_store.core.failures import EVERY_ERROR, FailureTable
 from breaker_store.core.state import BreakerState
+from breaker_store.errors import ConfigurationError
 from breaker_store.runtime.clock import Clock
+from breaker_store.runtime.decisions import Decisions
 from breaker_store.runtime.journal import Journal
 from breaker_store.runtime.listeners import Listeners
 from breaker_store.runtime.tracing import Tracing
@@ -43,6 +47,7 @@ class Surroundings:
     """Clock, journal, listeners and tracing, and what is under way.
 
     Attributes:
+        decisions: where they are made, also when a thread asks for them.
         has_store: whether a store is open on the registry, or being opened.
         tracing: who follows the calls; None for nobody.
         failures: what errors mean, for calls that don't bring a table of their own.
@@ -54,6 +59,7 @@ class Surroundings:
     __slots__ = (
         "blocks",
         "clock",
+        "decisions",
         "failures",
         "has_store",
         "journal",
@@ -67,12 +73,50 @@ class Surroundings:
         self.clock = clock
         self.failures = failures
         self.monotonic_ns = clock.monotonic_ns
+        self.decisions = Decisions()
         self.journal = Journal()
         self.listeners = Listeners()
         self.tracing: Tracing | None = None
         self.has_store = False
         self.blocks: dict[tuple[CircuitBreaker, asyncio.Task[Any] | None], list[Block]] = {}
         self.unconfirmed: dict[int, Unconfirmed] = {}
+
+    @contextmanager
+    def claimed_by_a_store(self) -> Iterator[None]:
+        """Be one store's, and decide on its event loop: a second one would take the first one's events for its own.
+
+        Raises:
+            ConfigurationError: there is a store already.
+
+        """
+        if self.has_store:
+            raise ConfigurationError("this registry has a store already")
+        self.has_store = True
+        before = self.decisions.move_to(asyncio.get_running_loop())
+        try:
+            yield
+        finally:
+            self.decisions.move_to(before)
+            self.has_store = False
+
+    def enter_block(self, breaker: CircuitBreaker, block: Block) -> None:
+        self.blocks.setdefault((breaker, asyncio.current_task()), []).append(block)
+
+    def leave_block(self, breaker: CircuitBreaker) -> Block:
+        """Find the innermost `async with` of this task, so that tasks may share the object and nest it."""
+        blocks = self.blocks
+        key = (breaker, asyncio.current_task())
+        if key not in blocks:
+            # An asynchronous generator that was left early is ended by another task: take the newest block whose
+            # task has ended, or else the newest.
+            mine = [other for other in blocks if other[0] is breaker]
+            if not mine:
+                raise RuntimeError("a breaker was left that was not entered")
+            key = next((other for other in reversed(mine) if other[1] is None or other[1].done()), mine[-1])
+        block = blocks[key].pop()
+        if not blocks[key]:
+            del blocks[key]
+        return block
 
     def trace(self, tracing: Tracing | None) -> None:
         """Have somebody follow the calls from now on; None for nobody."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -55,3 +55,40 @@ def _give_back() -> None:
     if _came:
         _came = False
         signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
+def exit_at_sigterm() -> Iterator[Callable[[], None]]:
+    """Have SIGTERM raise `SystemExit` within this block, and take effect when the block has ended.
+
+    Gives what to call when the block is about to end by itself: from then on the signal lets it end. A second SIGTERM
+    takes effect at once. Nothing is changed where `ended_by_sigterm` would change nothing.
+    """
+    is_ending = came = False
+
+    def end() -> None:
+        nonlocal is_ending
+        is_ending = True
+
+    def hear(number: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+        came = True
+        if not is_ending:
+            end()
+            raise SystemExit(128 + number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield end
+        return
+    signal.signal(signal.SIGTERM, hear)
+    try:
+        yield end
+    finally:
+        if signal.getsignal(signal.SIGTERM) is hear:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if came:
+            signal.raise_signal(signal.SIGTERM)

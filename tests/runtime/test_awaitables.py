@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -83,7 +84,7 @@ def give_none() -> None:
     pass
 
 
-NOT_ASYNCHRONOUS = [give_none, lambda: 42, stream, list, partial(print, end=""), lambda: [double(21).close()]]
+NOT_ASYNCHRONOUS = [give_none, lambda: 42, list, partial(print, end=""), lambda: [double(21).close()]]
 
 
 @pytest.mark.parametrize("func", NOT_ASYNCHRONOUS)
@@ -98,6 +99,23 @@ async def test_what_gives_no_awaitable_is_a_clear_error_and_no_outcome(
         ):
             await use
     assert (recording.events(), recording.breaker.state.failure_count) == ([], 4)
+
+
+@pytest.mark.parametrize(
+    ("func", "way"),
+    [
+        (give_none, "`breaker.call_sync` plain ones"),
+        (stream, "`breaker.stream` those that give an async iterator"),
+        (lambda: aiter(stream()), "`breaker.stream` those that give an async iterator"),
+        (nullcontext, "`breaker.entering` those that give an async context manager"),
+    ],
+)
+async def test_the_error_names_the_way_that_is_meant(
+    recording: Recording, func: Callable[[], Any], way: str
+) -> None:
+    with pytest.raises(TypeError, match=way):
+        await recording.breaker.call(func)
+    assert recording.events() == []
 
 
 @pytest.mark.parametrize("thing", [None, 42, "send"])
