@@ -73,6 +73,11 @@ class UserBotInstance:
         self._paused_until_ns = 0
         self._waits: set[asyncio.Timeout] = set()
 
+    @property
+    def failures(self) -> FailureTable:
+        """What errors mean to the fleet."""
+        return self._fleet.failures
+
     def __repr__(self) -> str:
         return f"<UserBotInstance user_id={self.credentials.user_id} {self.breaker.state.state}>"
 
@@ -133,7 +138,7 @@ class UserBotInstance:
         request = _Request(
             func,
             operation,
-            self._fleet.failures if failures is None else failures,
+            failures or self._fleet.failures,
             chat_id if chat_id is not None and is_message(operation) else None,
             self._fleet.monotonic_ns(),
         )
@@ -207,7 +212,7 @@ class UserBotInstance:
         try:
             result = await request.func(call)
         except _NotAwaitableError:
-            await call.end(asyncio.CancelledError())
+            call.abandon()
             raise
         except BaseException as error:
             await call.end(error)
@@ -267,7 +272,14 @@ class UserBotInstance:
                     if not paused_seconds:
                         await self._limits.acquire(request.chat_id)
                         return
-                    await asyncio.sleep(paused_seconds)
+                    await self._sit_out(paused_seconds)
+
+    async def _sit_out(self, paused_seconds: float) -> None:
+        until_ns = self._paused_until_ns
+        await asyncio.sleep(paused_seconds)
+        if self._paused_until_ns == until_ns:
+            # It was waited for on the event loop; the registry's clock may stand still, in a test.
+            self._paused_until_ns = 0
 
     def _refuse_if_blocked(self) -> None:
         try:

@@ -22,6 +22,7 @@ from aiogram.types import BufferedInputFile, FSInputFile, InputFile, TelegramObj
 from breaker_store.core.failures import FailureTable
 from breaker_store.failures import AIOGRAM
 from breaker_store.integrations.bot_api import STARTING_AND_POLLING
+from breaker_store.integrations.guards import choose_guard, choose_table
 from breaker_store.runtime.protected_call import Guard, ProtectedCall
 
 # Each begins anew when it is read again. What another class does, nobody knows.
@@ -34,7 +35,7 @@ class CircuitBreakerMiddleware(BaseRequestMiddleware):
     Args:
         guard: a `CircuitBreaker`, or whatever else protects calls, for all bots of the session.
         guard_of: gives the guard of each bot instead, where one session serves many.
-        failures: what errors mean; None for the guard's own table.
+        failures: what errors mean; None for what the guard's user chose, or else `AIOGRAM`.
         passing_by: the API methods that are sent unprotected and uncounted; see `STARTING_AND_POLLING`.
 
     A refusal is raised as `CircuitBreakerOpenError`, and nothing is sent. What aiogram raises is raised as it is.
@@ -49,15 +50,10 @@ class CircuitBreakerMiddleware(BaseRequestMiddleware):
         guard: Guard | None = None,
         *,
         guard_of: Callable[[Bot], Guard] | None = None,
-        failures: FailureTable | None = AIOGRAM,
+        failures: FailureTable | None = None,
         passing_by: Collection[str] = STARTING_AND_POLLING,
     ) -> None:
-        if guard is not None and guard_of is None:
-            self._guard_of: Callable[[Bot], Guard] = lambda _bot: guard
-        elif guard_of is not None and guard is None:
-            self._guard_of = guard_of
-        else:
-            raise TypeError("either guard or guard_of is needed")
+        self._guard_of = choose_guard(guard, guard_of)
         self._failures = failures
         self._passing_by = frozenset(passing_by)
 
@@ -79,10 +75,11 @@ class CircuitBreakerMiddleware(BaseRequestMiddleware):
                     raise
                 return error
 
-        answer = await self._guard_of(bot).protect(
+        guard = self._guard_of(bot)
+        answer = await guard.protect(
             send,
             operation=operation,
-            failures=self._failures,
+            failures=choose_table(self._failures, guard, AIOGRAM),
             chat_id=getattr(method, "chat_id", None),
             repeatable=_can_be_sent_again(method),
         )

@@ -27,12 +27,12 @@ import aiohttp
 
 from breaker_store.core.failures import BadAnswer, FailureTable
 from breaker_store.failures import AIOHTTP
+from breaker_store.integrations.guards import choose_guard
 from breaker_store.integrations.http_calls import (
     FIRST_BAD_STATUS,
     SWITCHING_PROTOCOLS,
     RequestProtection,
     cancellation_under_way,
-    choose_guard,
     name_operation,
 )
 from breaker_store.runtime.protected_call import Guard, ProtectedCall
@@ -46,7 +46,7 @@ def circuit_breaker_middleware(
     guard: Guard | None = None,
     *,
     guard_of: Callable[[aiohttp.ClientRequest], Guard] | None = None,
-    failures: FailureTable | None = AIOHTTP,
+    failures: FailureTable | None = None,
     operation_of: Callable[[aiohttp.ClientRequest], str | None] | None = None,
     chat_id_of: Callable[[aiohttp.ClientRequest], int | str | None] | None = None,
 ) -> aiohttp.ClientMiddlewareType:
@@ -55,7 +55,7 @@ def circuit_breaker_middleware(
     Args:
         guard: whose calls all requests are: a breaker, or a bot's instance.
         guard_of: in place of `guard`, tells whose call a request is: so that users share a session and its connections.
-        failures: what errors and statuses mean, in place of the store's table; None for the store's.
+        failures: what errors and statuses mean; None for what the guard's user chose, or else `AIOHTTP`.
         operation_of: what a request is called in the record; None takes the method's name of Telegram's Bot API, and for
             all else method and host.
         chat_id_of: to which chat a request sends something, for guards that limit by chat.
@@ -65,7 +65,7 @@ def circuit_breaker_middleware(
 
     """
     protection = RequestProtection(
-        choose_guard(guard, guard_of), failures, operation_of or _operation_of, chat_id_of
+        choose_guard(guard, guard_of), failures, AIOHTTP, operation_of or _operation_of, chat_id_of
     )
 
     async def protected(

@@ -1,4 +1,4 @@
-"""What the adapters of HTTP clients have in common: whose call a request is, and what it is called in the record."""
+"""What the adapters of HTTP clients have in common: how a request is protected, and what it is called in the record."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from breaker_store.core.failures import FailureTable
+from breaker_store.integrations.guards import choose_table
 from breaker_store.runtime.protected_call import Guard, ProtectedCall
 
 Request = TypeVar("Request")
@@ -33,22 +34,6 @@ def name_operation(method: str, host: str, path: str) -> str:
     return f"{method} {host}"
 
 
-def choose_guard(
-    guard: Guard | None, guard_of: Callable[[Request], Guard] | None
-) -> Callable[[Request], Guard]:
-    """Tell whom to ask for the guard of a request.
-
-    Raises:
-        TypeError: neither of the two is given, or both are.
-
-    """
-    if guard_of is not None and guard is None:
-        return guard_of
-    if guard is not None and guard_of is None:
-        return lambda _request: guard
-    raise TypeError("either one guard for all requests is needed, or guard_of, which tells each one's")
-
-
 def cancellation_under_way() -> asyncio.CancelledError | None:
     """Tell whether the current task is being cancelled, so that it leaves an answer not of its own will."""
     task = asyncio.current_task()
@@ -61,6 +46,7 @@ class RequestProtection(Generic[Request]):
 
     guard_of: Callable[[Request], Guard]
     failures: FailureTable | None
+    failures_of_client: FailureTable
     operation_of: Callable[[Request], str | None]
     chat_id_of: Callable[[Request], int | str | None] | None
 
@@ -68,10 +54,11 @@ class RequestProtection(Generic[Request]):
         self, request: Request, send: Callable[[ProtectedCall], Awaitable[Result]], *, repeatable: bool
     ) -> Result:
         """Have the request sent by `send`, if its guard lets it through."""
-        return await self.guard_of(request).protect(
+        guard = self.guard_of(request)
+        return await guard.protect(
             send,
             operation=self.operation_of(request),
-            failures=self.failures,
+            failures=choose_table(self.failures, guard, self.failures_of_client),
             chat_id=None if self.chat_id_of is None else self.chat_id_of(request),
             repeatable=repeatable,
         )

@@ -19,12 +19,12 @@ import httpx
 
 from breaker_store.core.failures import BadAnswer, FailureTable
 from breaker_store.failures import HTTPX
+from breaker_store.integrations.guards import choose_guard
 from breaker_store.integrations.http_calls import (
     FIRST_BAD_STATUS,
     SWITCHING_PROTOCOLS,
     RequestProtection,
     cancellation_under_way,
-    choose_guard,
     name_operation,
 )
 from breaker_store.runtime.protected_call import Guard, ProtectedCall
@@ -42,7 +42,7 @@ class BreakerTransport(httpx.AsyncBaseTransport):
         transport: what sends, and is closed with this one; None for an `AsyncHTTPTransport()`. A client's own `verify`,
             `http2`, `limits` and `proxy` are for the transport that it makes, so here they belong to this one.
         guard_of: in place of `guard`, tells whose call a request is: so that users share a client and its connections.
-        failures: what errors and statuses mean, in place of the store's table; None for the store's.
+        failures: what errors and statuses mean; None for what the guard's user chose, or else `HTTPX`.
         operation_of: what a request is called in the record; None takes the method's name of Telegram's Bot API, and for
             all else method and host.
         chat_id_of: to which chat a request sends something, for guards that limit by chat.
@@ -58,13 +58,13 @@ class BreakerTransport(httpx.AsyncBaseTransport):
         transport: httpx.AsyncBaseTransport | None = None,
         *,
         guard_of: Callable[[httpx.Request], Guard] | None = None,
-        failures: FailureTable | None = HTTPX,
+        failures: FailureTable | None = None,
         operation_of: Callable[[httpx.Request], str | None] | None = None,
         chat_id_of: Callable[[httpx.Request], int | str | None] | None = None,
     ) -> None:
         self._transport = transport or httpx.AsyncHTTPTransport()
         self._protection = RequestProtection(
-            choose_guard(guard, guard_of), failures, operation_of or _operation_of, chat_id_of
+            choose_guard(guard, guard_of), failures, HTTPX, operation_of or _operation_of, chat_id_of
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -18,6 +18,7 @@ from breaker_store.core.failures import BadAnswer, FailureTable
 from breaker_store.errors import BreakerStoreError
 from breaker_store.failures import PYTHON_TELEGRAM_BOT
 from breaker_store.integrations.bot_api import STARTING_AND_POLLING
+from breaker_store.integrations.guards import choose_table
 from breaker_store.runtime.protected_call import Guard, ProtectedCall
 
 DOWNLOAD: Final = "download"
@@ -30,7 +31,7 @@ class BreakerRequest(BaseRequest):
     Args:
         guard: a `CircuitBreaker`, or whatever else protects the bot's calls.
         request: what sends; None for an `HTTPXRequest` as the library makes it. It is started and closed with this one.
-        failures: what errors and statuses mean; None for the guard's own table.
+        failures: what errors and statuses mean; None for what the guard's user chose, or else `PYTHON_TELEGRAM_BOT`.
         passing_by: the API methods that are sent unprotected and uncounted; see `STARTING_AND_POLLING`.
 
     A refusal is raised as `CircuitBreakerOpenError`, and nothing is sent. Bad answers are given to the library, which
@@ -42,7 +43,7 @@ class BreakerRequest(BaseRequest):
         guard: Guard,
         request: BaseRequest | None = None,
         *,
-        failures: FailureTable | None = PYTHON_TELEGRAM_BOT,
+        failures: FailureTable | None = None,
         passing_by: Collection[str] = STARTING_AND_POLLING,
     ) -> None:
         self._guard = guard
@@ -82,7 +83,7 @@ class BreakerRequest(BaseRequest):
             return await self._guard.protect(
                 send,
                 operation=operation,
-                failures=self._failures,
+                failures=choose_table(self._failures, self._guard, PYTHON_TELEGRAM_BOT),
                 chat_id=_chat_of(request_data),
                 repeatable=_can_be_sent_again(request_data),
             )

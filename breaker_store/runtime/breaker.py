@@ -26,7 +26,7 @@ from breaker_store.core.events import (
     Suspension,
     Transition,
 )
-from breaker_store.core.failures import FailureTable
+from breaker_store.core.failures import EVERY_ERROR, FailureTable
 from breaker_store.core.policy import MICROSECONDS, Policy
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.errors import (
@@ -122,6 +122,12 @@ class CircuitBreaker(HandledBreaker, WaysOfUse):
     def state(self) -> BreakerState:
         """The state as a value; it is replaced, never changed."""
         return self._state
+
+    @property
+    def failures(self) -> FailureTable | None:
+        """What errors mean, as was said when the registry or store was opened; None if nothing was."""
+        table = self._surroundings.failures
+        return None if table is EVERY_ERROR else table
 
     async def call(
         self,
@@ -248,26 +254,6 @@ class CircuitBreaker(HandledBreaker, WaysOfUse):
         if chosen is Durability.JOURNALED and not self._surroundings.journal.can_journal:
             raise ConfigurationError("durability 'journaled' needs a store with a spool_dir")
         return DurableBreaker(self, chosen)
-
-    async def protect(
-        self,
-        func: Callable[[ProtectedCall], Awaitable[Result]],
-        *,
-        operation: str | None = None,
-        failures: FailureTable | None = None,
-        chat_id: int | str | None = None,  # noqa: ARG002 - a breaker alone limits nothing
-        repeatable: bool = True,  # noqa: ARG002 - nor does it try again
-    ) -> Result:
-        """Call `func` as a `Guard` does: once, if the breaker lets it through."""
-        call = self.begin(operation, failures=failures)
-        try:
-            result = await func(call)
-        except BaseException as error:
-            await call.end(error)
-            raise
-        if not call.is_left_open:
-            await call.end(result=result)
-        return result
 
     def begin(
         self,

@@ -27,6 +27,11 @@ class DurableBreaker(WaysOfUse):
         self._breaker = breaker
         self._durability = durability
 
+    @property
+    def failures(self) -> FailureTable | None:
+        """As those of `CircuitBreaker.failures`."""
+        return self._breaker.failures
+
     async def call(
         self,
         func: Callable[Parameters, Awaitable[Result]],

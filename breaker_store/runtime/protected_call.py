@@ -75,7 +75,7 @@ class ProtectedCall:
             NotCommittedError: the store's calls are to be committed, and this one, which went well, may not be.
 
         """
-        if self.end_now(error):
+        if self.end_now(error) and self.durability is not Durability.BEHIND:
             await self._breaker.secure_call(self.durability, error, result)
 
     def end_now(self, error: BaseException | None = None) -> bool:
@@ -100,6 +100,10 @@ class ProtectedCall:
 
 class Guard(Protocol):
     """Who protects calls: a breaker alone, or a bot's instance with its limits and retries. Adapters take either."""
+
+    @property
+    def failures(self) -> FailureTable | None:
+        """What its user chose errors to mean; None if they chose nothing."""
 
     async def protect(
         self,

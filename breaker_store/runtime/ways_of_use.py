@@ -1,4 +1,4 @@
-"""The ways to use a breaker that are made of others: decorators, streams and contexts."""
+"""The ways to use a breaker that are made of others: guarding, decorators, streams and contexts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from breaker_store.core.failures import FailureTable
 from breaker_store.runtime.from_threads import refuse_asynchronous
 from breaker_store.runtime.streaming import Streams, protect_context, protect_stream
 
@@ -44,7 +45,29 @@ class WaysOfUse:
             **kwargs: Parameters.kwargs,
         ) -> Result: ...
 
-        def begin(self, operation: str | None = None) -> ProtectedCall: ...
+        def begin(
+            self, operation: str | None = None, *, failures: FailureTable | None = None
+        ) -> ProtectedCall: ...
+
+    async def protect(
+        self,
+        func: Callable[[ProtectedCall], Awaitable[Result]],
+        *,
+        operation: str | None = None,
+        failures: FailureTable | None = None,
+        chat_id: int | str | None = None,  # noqa: ARG002 - a breaker alone limits nothing
+        repeatable: bool = True,  # noqa: ARG002 - nor does it try again
+    ) -> Result:
+        """Call `func` as a `Guard` does: once, if the breaker lets it through."""
+        call = self.begin(operation, failures=failures)
+        try:
+            result = await func(call)
+        except BaseException as error:
+            await call.end(error)
+            raise
+        if not call.is_left_open:
+            await call.end(result=result)
+        return result
 
     def sync(self, func: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         """Decorate a plain function so that each call of it goes through `call_sync`.

@@ -14,7 +14,7 @@ from breaker_store.bots import RateLimitedError, UserBotCredentials
 from breaker_store.core.events import Kind, Outcome, Verdict
 from breaker_store.failures import KNOWN_CLIENTS, Category
 from breaker_store.runtime.protected_call import ProtectedCall
-from tests.bots.virtual_time import in_virtual_time
+from breaker_store.testing import in_virtual_time
 from tests.bots.world import QUICK, TOKEN, BlockedByUserError, RevokedError, Service, TooFastError, World
 from tests.runtime.driving import USER
 

@@ -8,7 +8,7 @@ import pytest
 
 from breaker_store.bots import ChatRates
 from breaker_store.bots.limits import TELEGRAM_CHATS, BotLimits, ChatLimits, is_message
-from tests.bots.virtual_time import in_virtual_time
+from breaker_store.testing import in_virtual_time
 from tests.bots.world import Service, World
 
 

@@ -12,8 +12,8 @@ from breaker_store import CircuitBreakerOpenError, CircuitState, Durability, Not
 from breaker_store.bots import NO_RETRIES, RetryBudget, RetryPolicy
 from breaker_store.core.events import Kind
 from breaker_store.core.failures import Category, ErrorReading
+from breaker_store.testing import in_virtual_time
 from tests.bots.test_instance import FAILURES
-from tests.bots.virtual_time import in_virtual_time
 from tests.bots.world import BlockedByUserError, RevokedError, Service, TooFastError, World, plenty
 
 PATIENT = Policy(failure_threshold=1_000)

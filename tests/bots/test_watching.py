@@ -9,8 +9,8 @@ import pytest
 
 from breaker_store import Policy
 from breaker_store.bots import NO_RETRIES
+from breaker_store.testing import in_virtual_time
 from tests.bots.test_instance import FAILURES
-from tests.bots.virtual_time import in_virtual_time
 from tests.bots.world import Service, TooFastError, World
 
 PATIENT = Policy(failure_threshold=1_000)

@@ -17,6 +17,8 @@ class CallingAgain:
         self.breaker = breaker
         self.asked: list[dict[str, Any]] = []
 
+    failures = None
+
     async def protect(
         self,
         func: Callable[[ProtectedCall], Awaitable[Any]],

@@ -106,6 +106,8 @@ class Twice:
         self._pause = pause
         self.told: list[bool] = []
 
+    failures = None
+
     async def protect(
         self,
         func: Callable[[ProtectedCall], Awaitable[Result]],

@@ -305,7 +305,7 @@ async def test_bots_that_share_a_session_have_breakers_of_their_own(
 @pytest.mark.parametrize("both", [True, False])
 def test_a_middleware_needs_either_a_guard_or_what_gives_one(recording: Recording, both: bool) -> None:
     given: dict[str, Any] = {"guard": recording.breaker, "guard_of": lambda _bot: recording.breaker}
-    with pytest.raises(TypeError, match="either guard or guard_of"):
+    with pytest.raises(TypeError, match="either one guard"):
         CircuitBreakerMiddleware(**given if both else {})
 
 

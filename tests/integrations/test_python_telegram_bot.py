@@ -242,6 +242,8 @@ async def test_a_refusal_is_raised_as_it_is_and_is_no_outcome_of_a_breaker_aroun
 class NotCommittingGuard:
     """A guard whose call succeeds, and whose event may not be stored."""
 
+    failures = None
+
     async def protect(self, func: Any, **_asked: Any) -> Any:
         raise NotCommittedError("the store was closed", await func(None)) from OSError("disk full")
 

@@ -11,7 +11,7 @@ from typing import Any
 _TURN_SECONDS = 1e-9
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[valid-type, misc]
+class _JumpingSelector(selectors.DefaultSelector):
     """Lets time pass where it would have to be waited for."""
 
     def __init__(self) -> None:
@@ -28,6 +28,13 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[valid-type, m
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop on which no waiting takes any time: its clock jumps to the next timer when nobody is ready.
+
+    What is waited for must be on the loop: for a thread, a process or a socket nothing is waited, so `asyncio.to_thread`
+    and clients of real servers don't go together with it. Where everybody waits for what no timer brings, it raises
+    RuntimeError.
+    """
+
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)

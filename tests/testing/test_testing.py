@@ -56,6 +56,7 @@ def test_the_examples_of_the_module_run() -> None:
         exec(compile(dedent(block), testing.__file__, "exec"), there)  # noqa: S102 - it is our own
     asyncio.run(there["test_the_bot_rests_while_its_breaker_is_open"]())
     there["test_the_bot_calls_in_threads"]()
+    there["test_the_bot_keeps_to_one_request_a_second"]()
 
 
 async def test_a_memory_store_has_each_outcome_and_transition_in_order() -> None:
