@@ -291,6 +291,30 @@ def test_sigterm_lets_a_store_that_is_closing_close_and_comes_through_the_second
     assert (process.returncode, said) == (-signal.SIGTERM, "closed\n" if times == 1 else "")
 
 
+FINALIZING = """
+import os, signal, threading
+from breaker_store.runtime.termination import exit_at_sigterm
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with exit_at_sigterm():
+    try:
+        Finalized()
+        threading.Event().wait()
+    finally:
+        print("leaving", flush=True)
+"""
+
+
+def test_sigterm_is_not_lost_where_it_comes_while_an_object_is_finalized() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FINALIZING], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "leaving\n", "")
+
+
 def test_a_forked_child_leaves_the_store_to_its_parent(database_url: str) -> None:
     code, said, complaints = run(database_url, "fork", None)
     assert (code, said) == (0, ["7", "left"]), complaints

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Final
+
+AGAIN_SECONDS: Final = 0.01
 
 _waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
 _came = False
@@ -70,11 +73,15 @@ def exit_at_sigterm() -> Iterator[Callable[[], None]]:
         nonlocal is_ending
         is_ending = True
 
-    def hear(number: int, _frame: FrameType | None) -> None:
+    def hear(number: int, frame: FrameType | None) -> None:
         nonlocal came
         if came:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
+        if not is_ending and _is_in_finalizer(frame):
+            # What is raised there is passed over: let the signal come again when that is done.
+            threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+            return
         came = True
         if not is_ending:
             end()
@@ -92,3 +99,9 @@ def exit_at_sigterm() -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if came:
             signal.raise_signal(signal.SIGTERM)
+
+
+def _is_in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None

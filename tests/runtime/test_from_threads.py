@@ -393,8 +393,8 @@ def test_ctrl_c_while_a_call_waits_to_begin_gives_its_slot_back() -> None:
         portal.start_task_soon(hold_up)
         held.wait(10)
         timer = threading.Timer(0.05, interrupt)
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
+            timer.start()
             breaker.call_sync(ok)
         timer.join()
         portal.call(int)  # the loop has come as far
