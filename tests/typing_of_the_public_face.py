@@ -7,7 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import assert_type
 
+import aiogram
+import aiohttp
+import httpx
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from telegram.ext import Application
 
 from breaker_store import (
     BotSuspendedError,
@@ -25,9 +30,25 @@ from breaker_store import (
     UnknownBreakerError,
     get_circuit_breaker_registry,
 )
+from breaker_store.bots import (
+    NO_RETRIES,
+    BotFleet,
+    BotHealth,
+    ChatRates,
+    RetryPolicy,
+    UserBotCredentials,
+    UserBotInstance,
+)
+from breaker_store.failures import AIOGRAM, KNOWN_CLIENTS, Category, FailureTable
 from breaker_store.in_thread import open_in_thread
-from breaker_store.integrations import opentelemetry, prometheus
+from breaker_store.integrations import fastapi, opentelemetry, prometheus
+from breaker_store.integrations.aiogram import CircuitBreakerMiddleware
+from breaker_store.integrations.aiohttp import circuit_breaker_middleware
+from breaker_store.integrations.asgi import StoreLifespan, lifespan
+from breaker_store.integrations.httpx import BreakerTransport
+from breaker_store.integrations.python_telegram_bot import BreakerRequest
 from breaker_store.runtime.clock import ManualClock
+from breaker_store.runtime.protected_call import Guard
 from breaker_store.testing import FakeClock, MemoryStore, Outcome, force_state, memory_store
 
 
@@ -210,3 +231,39 @@ async def instrument() -> None:
             pass
         with prometheus.instrument(store, CollectorRegistry(), users=(101, 102)):
             pass
+
+
+async def use_a_bot(registry: CircuitBreakerRegistry) -> None:
+    fleet = BotFleet(
+        registry, requests_per_second=500, retries=RetryPolicy(attempts=3), failures=KNOWN_CLIENTS
+    )
+    bot = fleet.get_instance(UserBotCredentials(101, "token", requests_per_second=30, concurrency=5))
+    assert_type(bot, UserBotInstance)
+    assert_type(await bot.rate_limited_request(send, chat_id=1, text="hi", operation="sendMessage"), bytes)
+    assert_type(bot.get_health(), BotHealth)
+    assert_type(fleet.find_instance(101), UserBotInstance | None)
+    BotFleet(registry, chats=ChatRates(messages_per_second=None), retries=NO_RETRIES)
+    await bot.rate_limited_request(send(1))  # type: ignore[arg-type]
+
+
+def say_what_errors_mean() -> None:
+    assert_type(
+        AIOGRAM | {404: Category.UNKNOWN, "5xx": Category.DECLINED, KeyError: Category.PERMANENT},
+        FailureTable,
+    )
+    CircuitBreakerRegistry(failures=AIOGRAM)
+
+
+async def guard_a_client(breaker: CircuitBreaker, bot: UserBotInstance) -> None:
+    guards: list[Guard] = [breaker, breaker.with_durability("committed"), bot]
+    aiogram.Bot("token").session.middleware(CircuitBreakerMiddleware(guards[0]))
+    CircuitBreakerMiddleware(guard_of=lambda bot: breaker, passing_by={"getMe"})
+    Application.builder().token("token").request(BreakerRequest(bot)).build()
+    httpx.AsyncClient(transport=BreakerTransport(bot))
+    BreakerTransport(guard_of=lambda request: breaker, operation_of=lambda request: request.method)
+    aiohttp.ClientSession(middlewares=[circuit_breaker_middleware(breaker)])
+
+
+def serve_an_application() -> None:
+    fastapi.install(FastAPI(lifespan=lifespan(database_url="")))
+    StoreLifespan(FastAPI(), data_dir="data")
