@@ -104,7 +104,7 @@ class _Sending:
         # no end that would tell anything.
         if response.connection is not None and response.status != SWITCHING_PROTOCOLS:
             call.leave_open()
-            response.connection.add_callback(partial(_end, call, response.content))
+            response.connection.add_callback(partial(_end, call, response.content, sys.exception()))
         return response
 
     def release_bad_answer(self) -> None:
@@ -125,16 +125,21 @@ def _total_timeout(request: aiohttp.ClientRequest) -> AbstractContextManager[Any
     return timer or nullcontext()
 
 
-def _end(call: ProtectedCall, content: aiohttp.StreamReader) -> None:
+def _end(call: ProtectedCall, content: aiohttp.StreamReader, handled: BaseException | None) -> None:
     """Tell how an answer ended whose connection is given back."""
-    call.end_now(_error_of(content))
+    call.end_now(_error_of(content, handled))
 
 
-def _error_of(content: aiohttp.StreamReader) -> BaseException | None:
-    """Tell why a body has not arrived; None if it has, or if its reader left early."""
+def _error_of(content: aiohttp.StreamReader, handled: BaseException | None) -> BaseException | None:
+    """Tell why a body has not arrived; None if it has, or if its reader left early.
+
+    handled: what was being handled when the answer came: whoever sends again in an `except TimeoutError` has an earlier
+    request's.
+    """
     error = content.exception()
     # An answer that is left early is given the base class itself; an error of the connection is of a class below it.
     if error is not None and type(error) is not aiohttp.ClientConnectionError:
         return error
     under_way = sys.exception()
-    return cancellation_under_way() or (under_way if isinstance(under_way, TimeoutError) else None)
+    is_ours = isinstance(under_way, TimeoutError) and under_way is not handled
+    return cancellation_under_way() or (under_way if is_ours else None)

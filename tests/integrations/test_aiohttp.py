@@ -100,6 +100,19 @@ async def test_a_time_out_of_the_callers_own_is_a_cancellation_and_no_outcome(
     assert recording.events() == []
 
 
+async def test_a_time_out_that_is_being_handled_is_none_of_what_is_sent_meanwhile(
+    service: Service, recording: Recording
+) -> None:
+    service.told.append(stream)
+    async with session_of(recording.breaker) as session:
+        try:
+            raise TimeoutError
+        except TimeoutError:
+            async with session.get(service.address):
+                pass
+    assert recording.kinds() == [Kind.SUCCESS]
+
+
 async def test_what_aiohttp_itself_tries_again_is_a_call_of_its_own(
     service: Service, recording: Recording
 ) -> None:
