@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import HTTPConnection
 
 from breaker_store.core.events import BIGINTS
-from breaker_store.errors import BotSuspendedError, CircuitBreakerOpenError
+from breaker_store.errors import BotSuspendedError, CircuitBreakerOpenError, RateLimitedError
 from breaker_store.integrations.asgi import store_of
 from breaker_store.runtime.breaker import CircuitBreaker
 from breaker_store.store import BreakerStore
@@ -57,15 +57,19 @@ UserBreaker = Annotated[CircuitBreaker, Depends(get_user_breaker)]
 
 
 def install(app: FastAPI) -> None:
-    """Have refused calls answered with 503, a `Retry-After` if there is an end to wait for, and problem details."""
-    app.add_exception_handler(CircuitBreakerOpenError, answer_refusal)
+    """Have refused calls answered with 503, a `Retry-After` if there is an end to wait for, and problem details.
+
+    That is so for `CircuitBreakerOpenError` and `RateLimitedError` alike: not who asks is too fast, so it is no 429.
+    """
+    for refusal in (CircuitBreakerOpenError, RateLimitedError):
+        app.add_exception_handler(refusal, answer_refusal)
 
 
 async def answer_refusal(request: Request, error: Exception) -> JSONResponse:
     """Answer a refused call; what it says is fit for end users, and names neither errors nor people."""
-    if not isinstance(error, CircuitBreakerOpenError) or not isinstance(request, Request):
+    if not isinstance(error, CircuitBreakerOpenError | RateLimitedError) or not isinstance(request, Request):
         raise error
-    wait = _whole_seconds(error.timeout_remaining)
+    wait = _whole_seconds(error)
     kind, title, detail = _describe(error, wait)
     problem = {
         "type": f"{_TYPES}{kind}",
@@ -78,12 +82,15 @@ async def answer_refusal(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(problem, HTTPStatus.SERVICE_UNAVAILABLE, headers, MEDIA_TYPE)
 
 
-def _whole_seconds(timeout_remaining: float | None) -> int | None:
-    return None if timeout_remaining is None else max(1, math.ceil(timeout_remaining))
+def _whole_seconds(error: CircuitBreakerOpenError | RateLimitedError) -> int | None:
+    seconds = error.retry_after if isinstance(error, RateLimitedError) else error.timeout_remaining
+    return None if seconds is None else max(1, math.ceil(seconds))
 
 
-def _describe(error: CircuitBreakerOpenError, wait: int | None) -> tuple[str, str, str]:
+def _describe(error: CircuitBreakerOpenError | RateLimitedError, wait: int | None) -> tuple[str, str, str]:
     """Give the name of the problem, its title, and what it is this time."""
+    if isinstance(error, RateLimitedError):
+        return "rate-limited", "The bot is rate limited", f"calls wait for another {wait} s"
     if isinstance(error, BotSuspendedError):
         return "bot-suspended", "The bot is suspended", "calls are refused until the bot is resumed"
     until = "until it is released" if wait is None else f"for another {wait} s"

@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI, WebSocket
 
 from breaker_store import CircuitBreakerOpenError, CircuitBreakerRegistry
+from breaker_store.bots import RateLimitedError
 from breaker_store.integrations.asgi import lifespan
 from breaker_store.integrations.fastapi import Store, UserBreaker, answer_refusal, install
 from breaker_store.runtime.clock import ManualClock
@@ -42,6 +43,10 @@ async def client(database_url: str, registry: CircuitBreakerRegistry) -> AsyncIt
     @app.get("/bots")
     async def count(store: Store) -> int:
         return len(store.registry)
+
+    @app.post("/bots/{user_id}/broadcasts")
+    async def broadcast(user_id: int) -> None:
+        raise RateLimitedError(user_id, 499.2)
 
     async with served(app) as client:
         yield client
@@ -98,6 +103,20 @@ async def test_where_there_is_no_end_no_time_to_come_back_is_said(
     answer = await send(client)
     assert (answer.status_code, "Retry-After" in answer.headers) == (503, False)
     assert answer.json()["detail"] == "calls are refused until it is released"
+
+
+async def test_a_bot_that_the_service_wants_to_wait_is_a_503_that_says_how_long(
+    client: httpx.AsyncClient,
+) -> None:
+    answer = await client.post(f"/bots/{USER}/broadcasts")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "500")
+    assert answer.json() == {
+        "type": "urn:problem-type:breaker-store:rate-limited",
+        "title": "The bot is rate limited",
+        "status": 503,
+        "detail": "calls wait for another 500 s",
+        "instance": f"/bots/{USER}/broadcasts",
+    }
 
 
 async def test_of_a_suspended_bot_neither_who_did_it_nor_why_is_told(
