@@ -334,7 +334,7 @@ async def test_what_was_done_and_is_told_in_unknown_words_is_a_success_and_not_s
     api.answers.append(Answer(200, {"ok": True, "result": {"message_uuid": "newer than this aiogram"}}))
     with pytest.raises(ClientDecodeError, match="Failed to deserialize object") as caught:
         await send(plain_bot)
-    assert isinstance(caught.value.__cause__, ValidationError)
+    assert isinstance(caught.value.original, ValidationError)
     assert api.methods == ["sendMessage"]
     assert only(recording.events()).kind is Kind.SUCCESS
 
