@@ -12,7 +12,9 @@ with `httpx.DigestAuth`, which begins with one, say `failures=HTTPX | {401: Cate
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import cast
 
 import httpx
@@ -123,6 +125,14 @@ class _WatchedStream(httpx.AsyncByteStream):
     def __init__(self, stream: httpx.AsyncByteStream, call: ProtectedCall) -> None:
         self._stream = stream
         self._call = call
+        self._loop = asyncio.get_running_loop()
+
+    def __del__(self) -> None:
+        # An answer that is thrown away unclosed costs its client a connection. It must not cost its bot one of its
+        # places among the calls under way, for ever. This may run in any thread, and in the middle of a decision.
+        if not self._call.has_ended:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._call.end_now)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:

@@ -58,6 +58,10 @@ class ProtectedCall:
         self.is_left_open = False
         self.durability = durability
 
+    @property
+    def has_ended(self) -> bool:
+        return self._has_ended
+
     def leave_open(self) -> None:
         """Let the call go on when the function has returned: whoever does so ends it. A body that streams is such."""
         self.is_left_open = True

@@ -8,10 +8,11 @@ import gc
 import httpx
 import pytest
 
+from breaker_store.bots import BotFleet, UserBotCredentials
 from breaker_store.core.events import Kind, Outcome
 from breaker_store.integrations.httpx import BreakerTransport
-from tests.integrations.http_service import SEND, Service, cut, status, stream
-from tests.runtime.driving import Recording
+from tests.integrations.http_service import SEND, TOKEN, Service, cut, status, stream
+from tests.runtime.driving import USER, Recording
 
 
 async def test_a_client_needs_no_more_than_the_breaker(service: Service, recording: Recording) -> None:
@@ -86,6 +87,21 @@ async def test_a_body_whose_reader_is_thrown_away_was_answered_well(
         assert recording.kinds() == [Kind.SUCCESS]
         await answer.aclose()
     assert recording.events() == []
+
+
+async def test_an_answer_that_is_thrown_away_unclosed_gives_its_place_among_the_bots_calls_back(
+    service: Service, recording: Recording
+) -> None:
+    service.told.append(stream)
+    bot = BotFleet(recording.registry).get_instance(UserBotCredentials(USER, TOKEN, concurrency=1))
+    async with httpx.AsyncClient(transport=BreakerTransport(bot)) as client:
+        answer = await client.send(client.build_request("GET", service.address), stream=True)
+        assert bot.get_health().under_way == 1
+        del answer
+        gc.collect()
+        async with asyncio.timeout(5):
+            assert (await client.get(service.address)).status_code == 200
+    assert recording.kinds() == [Kind.SUCCESS, Kind.SUCCESS]
 
 
 async def test_a_cut_body_is_the_clients_own_error(service: Service, recording: Recording) -> None:
