@@ -65,6 +65,7 @@ HTTP: Final = FailureTable({**STATUSES, **_NETWORK})
 
 HTTPX: Final = HTTP | {
     "httpx.TransportError": _TRANSIENT,  # no connection, a time-out, a broken answer
+    "httpx.PoolTimeout": _RATE_LIMITED,  # the client has too few connections: other users may have them all
     "httpx.UnsupportedProtocol": _DECLINED,
     "httpx.LocalProtocolError": _DECLINED,
     "httpx.HTTPStatusError": BY_STATUS,

@@ -128,7 +128,8 @@ def test_every_error_of_a_request_with_httpx_is_judged() -> None:
     unknown = {"HTTPError", "HTTPStatusError", "RequestError"}
     assert {name for name, category in found.items() if category is DECLINED} == declined
     assert {name for name, category in found.items() if category is UNKNOWN} == unknown
-    assert {found[name] for name in found.keys() - declined - unknown} == {TRANSIENT}
+    assert {name for name, category in found.items() if category is RATE_LIMITED} == {"PoolTimeout"}
+    assert {found[name] for name in found.keys() - declined - unknown - {"PoolTimeout"}} == {TRANSIENT}
     assert HTTPX.read(httpx.InvalidURL("no")).category is DECLINED
 
 

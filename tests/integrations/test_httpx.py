@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from breaker_store.bots import BotFleet, UserBotCredentials
-from breaker_store.core.events import Kind, Outcome
+from breaker_store.core.events import CircuitState, Kind, Outcome, Verdict
 from breaker_store.integrations.httpx import BreakerTransport
 from tests.integrations.http_service import SEND, TOKEN, Service, cut, status, stream
 from tests.runtime.driving import USER, Recording
@@ -102,6 +102,25 @@ async def test_an_answer_that_is_thrown_away_unclosed_gives_its_place_among_the_
         async with asyncio.timeout(5):
             assert (await client.get(service.address)).status_code == 200
     assert recording.kinds() == [Kind.SUCCESS, Kind.SUCCESS]
+
+
+async def test_who_finds_all_connections_taken_has_learned_nothing_of_the_service(
+    service: Service, recording: Recording
+) -> None:
+    service.told.append(stream)
+    one_connection = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=1))
+    transport = BreakerTransport(
+        guard_of=lambda request: recording.registry.get_breaker(request.extensions["user_id"]),
+        transport=one_connection,
+    )
+    timeout = httpx.Timeout(5, pool=0.01)
+    async with httpx.AsyncClient(transport=transport, timeout=timeout) as client:
+        async with client.stream("GET", service.address, extensions={"user_id": USER + 1}):
+            for _ in range(5):
+                with pytest.raises(httpx.PoolTimeout):
+                    await client.get(service.address, extensions={"user_id": USER})
+        assert recording.verdicts() == 5 * [Verdict.NOT_COUNTED] + [Verdict.COUNTED]
+    assert recording.breaker.state.state is CircuitState.CLOSED
 
 
 async def test_a_cut_body_is_the_clients_own_error(service: Service, recording: Recording) -> None:
