@@ -12,6 +12,7 @@ calls go at once as one period allows. What is waited for comes in this order:
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,8 +52,17 @@ _NO_MESSAGES = frozenset({"sendchataction"})
 
 def is_message(operation: str | None) -> bool:
     """Tell whether a call sends a message, by its name as the API or a client writes it; one without a name may."""
-    name = (operation or "send").replace("_", "").lower()
+    if not operation or operation.startswith("<"):  # as Python calls a lambda
+        return True
+    name = operation.replace("_", "").lower()
     return name.startswith(_MESSAGES) and name not in _NO_MESSAGES
+
+
+def chat_of(chat_id: object) -> ChatId | None:
+    """Read to whom a message goes: an id, also where it is written as a text, or a name; None for anything else."""
+    if isinstance(chat_id, str):
+        return int(chat_id) if re.fullmatch(r"-?[0-9]{1,19}", chat_id) else chat_id
+    return chat_id if isinstance(chat_id, int) else None
 
 
 def rate_limiter(calls: float, seconds: float) -> AsyncLimiter:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from breaker_store.bots import ChatRates
-from breaker_store.bots.limits import TELEGRAM_CHATS, BotLimits, ChatLimits, is_message
+from breaker_store.bots.limits import TELEGRAM_CHATS, BotLimits, ChatId, ChatLimits, chat_of, is_message
 from breaker_store.testing import in_virtual_time
 from tests.bots.world import Service, World
 
@@ -152,6 +152,7 @@ async def test_a_chat_that_is_still_limited_is_not_forgotten() -> None:
         ("copyMessage", True),
         ("editMessageText", True),
         (None, True),
+        ("<lambda>", True),
         ("sendChatAction", False),
         ("send_chat_action", False),
         ("getChatMember", False),
@@ -175,3 +176,20 @@ async def test_what_is_no_message_does_not_wait_for_the_chat() -> None:
 def test_rates_that_make_no_sense_are_refused(rates: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="over 0"):
         ChatRates(**rates)
+
+
+@pytest.mark.parametrize(
+    ("told", "chat"),
+    [(7, 7), ("7", 7), ("-1007", -1007), ("@channel", "@channel"), ("9" * 5_000, "9" * 5_000), (["7"], None)],
+)
+def test_a_chat_is_the_same_however_it_is_written(told: object, chat: ChatId | None) -> None:
+    assert chat_of(told) == chat
+
+
+@in_virtual_time
+async def test_what_is_no_chat_is_the_functions_own_affair() -> None:
+    async def send_message(chat_id: object) -> object:
+        return chat_id
+
+    chat = object()
+    assert await World(chats=TELEGRAM_CHATS).bot().rate_limited_request(send_message, chat_id=chat) is chat
