@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,18 +74,17 @@ def rate_limiter(calls: float, seconds: float) -> AsyncLimiter:
 class ChatLimits:
     """The limiters of one bot's chats: those that are not idle."""
 
-    __slots__ = ("_limiters", "_many", "_rates")
+    __slots__ = ("_limiters", "_rates")
 
     def __init__(self, rates: ChatRates) -> None:
         self._rates = rates
-        self._limiters: dict[ChatId, tuple[AsyncLimiter, ...]] = {}
-        self._many = _FEW_CHATS
+        self._limiters: OrderedDict[ChatId, tuple[AsyncLimiter, ...]] = OrderedDict()
 
     def of(self, chat_id: ChatId) -> tuple[AsyncLimiter, ...]:
         """Give the limiters of a chat, of which there may be none."""
         found = self._limiters.get(chat_id)
         if found is None:
-            if len(self._limiters) >= self._many:
+            if len(self._limiters) >= _FEW_CHATS:
                 self._forget_idle()
             found = self._limiters[chat_id] = tuple(self._make(chat_id))
         return found
@@ -101,13 +101,12 @@ class ChatLimits:
         return limiters
 
     def _forget_idle(self) -> None:
+        # Two are looked at for each that is added: so idle ones don't pile up, and no call looks through all of them.
         # One that is full again is as a new one; who waits for one keeps it from being full.
-        self._limiters = {
-            chat_id: limiters
-            for chat_id, limiters in self._limiters.items()
-            if not all(limiter.has_capacity(limiter.max_rate) for limiter in limiters)
-        }
-        self._many = max(_FEW_CHATS, 2 * len(self._limiters))
+        for _ in range(2):
+            chat_id, limiters = self._limiters.popitem(last=False)
+            if not all(limiter.has_capacity(limiter.max_rate) for limiter in limiters):
+                self._limiters[chat_id] = limiters
 
 
 class BotLimits:
