@@ -59,18 +59,18 @@ class UserBotInstance:
         "credentials",
     )
 
-    def __init__(self, credentials: UserBotCredentials, fleet: BotFleet) -> None:
+    def __init__(
+        self, credentials: UserBotCredentials, fleet: BotFleet, before: UserBotInstance | None = None
+    ) -> None:
         self.credentials = credentials
         self.breaker = fleet.registry.get_breaker(credentials.user_id)
         if credentials.policy is not None:
             self.breaker.set_policy(credentials.policy)
         self._fleet = fleet
-        self._limits = BotLimits(
-            credentials.requests_per_second, credentials.concurrency, fleet.chats, fleet.limiter
-        )
-        self._watch = Watch()
+        self._limits = self._choose_limits(before)
+        self._watch = Watch() if before is None else before._watch  # noqa: SLF001 - it is of this class
         self._under_way = 0
-        self._paused_until_ns = 0
+        self._paused_until_ns = 0 if before is None else before._paused_until_ns  # noqa: SLF001
         self._waits: set[asyncio.Timeout] = set()
 
     @property
@@ -169,6 +169,15 @@ class UserBotInstance:
             waiting=len(self._waits),
             paused_seconds=self._paused_seconds(now_ns),
         )
+
+    def _choose_limits(self, before: UserBotInstance | None) -> BotLimits:
+        rates = (self.credentials.requests_per_second, self.credentials.concurrency)
+        if before is not None and rates == (
+            before.credentials.requests_per_second,
+            before.credentials.concurrency,
+        ):
+            return before._limits  # noqa: SLF001
+        return BotLimits(*rates, self._fleet.chats, self._fleet.limiter)
 
     async def _try_again(self, request: _Request, first: Exception) -> Any:
         attempts = retrying(

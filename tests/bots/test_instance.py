@@ -304,3 +304,25 @@ async def test_a_call_is_freed_without_the_garbage_collector() -> None:
     finally:
         gc.enable()
     assert alive == []
+
+
+@in_virtual_time
+async def test_another_token_makes_a_bot_no_faster_and_leaves_its_health() -> None:
+    world, service = World(retries=NO_RETRIES, failures=FAILURES), Service()
+    service.takes_seconds = 5
+    calls = [asyncio.ensure_future(world.bot(concurrency=1).rate_limited_request(service.send_message))]
+    await asyncio.sleep(1)
+    renewed = world.fleet.get_instance(UserBotCredentials(USER, "another", concurrency=1))
+    calls.append(asyncio.ensure_future(renewed.rate_limited_request(service.send_message)))
+    await asyncio.wait(calls)
+    assert service.called_at == pytest.approx([1_000, 1_005])
+    assert renewed.get_health().calls == 2
+
+
+@in_virtual_time
+async def test_another_token_does_not_end_the_time_for_which_the_service_wants_to_be_left_alone() -> None:
+    world = World(retries=NO_RETRIES, failures=FAILURES)
+    with pytest.raises(TooFastError):
+        await world.bot().rate_limited_request(Service(TooFastError(30)).send_message)
+    renewed = world.fleet.get_instance(UserBotCredentials(USER, "another"))
+    assert renewed.get_health().paused_seconds == pytest.approx(30)
