@@ -9,10 +9,8 @@ from breaker_store.bots.credentials import UserBotCredentials
 from breaker_store.bots.instance import UserBotInstance
 from breaker_store.bots.limits import TELEGRAM_CHATS, ChatRates, rate_limiter
 from breaker_store.bots.retrying import RetryPolicy
-from breaker_store.core.events import CircuitState, Transition
 from breaker_store.core.failures import FailureTable
 from breaker_store.failures import KNOWN_CLIENTS
-from breaker_store.runtime.decisions import running_loop
 from breaker_store.runtime.registry import CircuitBreakerRegistry
 
 
@@ -49,7 +47,6 @@ class BotFleet:
         self.budget = budget or RetryBudget(self.monotonic_ns)
         self.failures = failures
         self._instances: dict[int, UserBotInstance] = {}
-        registry.subscribe(self._end_waits)
 
     def __len__(self) -> int:
         return len(self._instances)
@@ -71,12 +68,6 @@ class BotFleet:
     def find_instance(self, user_id: int) -> UserBotInstance | None:
         """Give a user's bot if there is one."""
         return self._instances.get(user_id)
-
-    def _end_waits(self, user_id: int | None, transition: Transition) -> None:
-        # By hand or from another process: what an instance's own call brings about, it knows before.
-        instance = self._instances.get(user_id) if user_id is not None else None
-        if instance is not None and transition.to_state is CircuitState.OPEN and running_loop() is not None:
-            instance.interrupt_waits()
 
     def remove_instance(self, user_id: int) -> None:
         """Forget a user's bot; its breaker stays. Calls that are under way end as they would."""

@@ -53,7 +53,7 @@ class UserBotInstance:
         "_limits",
         "_paused_until_ns",
         "_under_way",
-        "_waits",
+        "_waiting",
         "_watch",
         "breaker",
         "credentials",
@@ -68,10 +68,10 @@ class UserBotInstance:
             self.breaker.set_policy(credentials.policy)
         self._fleet = fleet
         self._limits = self._choose_limits(before)
-        self._watch = Watch() if before is None else before._watch  # noqa: SLF001 - it is of this class
+        self._watch: Watch = Watch() if before is None else before._watch  # noqa: SLF001 - it is of this class
         self._under_way = 0
-        self._paused_until_ns = 0 if before is None else before._paused_until_ns  # noqa: SLF001
-        self._waits: set[asyncio.Timeout] = set()
+        self._paused_until_ns: int = 0 if before is None else before._paused_until_ns  # noqa: SLF001
+        self._waiting = 0
 
     @property
     def failures(self) -> FailureTable:
@@ -166,7 +166,7 @@ class UserBotInstance:
             self.breaker.state,
             now_ns,
             under_way=self._under_way,
-            waiting=len(self._waits),
+            waiting=self._waiting,
             paused_seconds=self._paused_seconds(now_ns),
         )
 
@@ -245,14 +245,12 @@ class UserBotInstance:
             self._watch.note(started_ns, now_ns, failed=failed, is_rate_limited=is_rate_limited)
             if is_rate_limited and reading.retry_after_seconds:
                 self._leave_alone(now_ns, reading.retry_after_seconds)
-        if self.breaker.state.state is CircuitState.OPEN:
-            self.interrupt_waits()
 
     def _leave_alone(self, now_ns: int, seconds: float) -> None:
         # The service doesn't say whether one chat is meant or the bot; to go on with the others may make it longer.
         self._paused_until_ns = max(self._paused_until_ns, now_ns + round(seconds * _NANOSECONDS))
         # Whoever waits for a limit would else go on in the midst of it.
-        self.interrupt_waits()
+        self._fleet.registry.surroundings.end_waits(self.breaker)
 
     def _read(self, error: BaseException, request: _Request) -> ErrorReading:
         if isinstance(error, _NotAwaitableError) or not tells_of_the_service(error):
@@ -324,18 +322,12 @@ class UserBotInstance:
     async def _interruptible(self, seconds: float | None) -> AsyncIterator[None]:
         """Wait for what is inside, at most so long, or until something else has to be done, which raises TimeoutError."""
         async with asyncio.timeout(seconds) as scope:
-            self._waits.add(scope)
+            self._waiting += 1
             try:
-                yield
+                with self._fleet.registry.surroundings.waiting(self.breaker, scope):
+                    yield
             finally:
-                self._waits.discard(scope)
-
-    def interrupt_waits(self) -> None:
-        """Have all who wait look again whether they may go on; for `BotFleet`, when the breaker opens."""
-        now = asyncio.get_running_loop().time()
-        for scope in self._waits:
-            scope.reschedule(now)
-        self._waits.clear()
+                self._waiting -= 1
 
     def _paused_seconds(self, now_ns: int) -> float:
         return max(0, self._paused_until_ns - now_ns) / _NANOSECONDS

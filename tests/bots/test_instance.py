@@ -6,12 +6,14 @@ import asyncio
 import gc
 import logging
 import warnings
+from collections.abc import Callable
 
 import pytest
 
-from breaker_store import BotSuspendedError, CircuitBreakerOpenError, CircuitState, Policy
+from breaker_store import BotSuspendedError, CircuitBreaker, CircuitBreakerOpenError, CircuitState, Policy
 from breaker_store.bots import NO_RETRIES, TELEGRAM_CHATS, RateLimitedError, UserBotCredentials
 from breaker_store.core.events import Kind, Outcome, Verdict
+from breaker_store.core.state import BreakerState
 from breaker_store.failures import KNOWN_CLIENTS, Category
 from breaker_store.runtime.protected_call import ProtectedCall
 from breaker_store.testing import in_virtual_time
@@ -279,18 +281,32 @@ def test_whoever_waits_for_a_limit_waits_on_when_the_service_wants_to_be_left_al
     flood()
 
 
-@in_virtual_time
-async def test_whoever_waits_for_a_limit_is_refused_as_soon_as_somebody_opens_the_breaker() -> None:
-    world, service = World(chats=TELEGRAM_CHATS), Service()
-    bot = world.bot()
-    calls = [
-        asyncio.ensure_future(bot.rate_limited_request(service.send_message, chat_id=-1)) for _ in range(30)
-    ]
-    await asyncio.sleep(0.5)
-    bot.breaker.suspend()
-    await asyncio.wait(calls)
-    assert asyncio.get_running_loop().time() == pytest.approx(1_000.5)
-    assert [type(each.exception()) for each in calls] == [type(None)] + 29 * [BotSuspendedError]
+@pytest.mark.parametrize(
+    "open_it",
+    [
+        lambda breaker, _state: breaker.force_open(),
+        lambda breaker, state: breaker.adopt(state),  # as when another process has opened it
+    ],
+)
+def test_whoever_waits_for_a_limit_is_refused_as_soon_as_somebody_opens_the_breaker(
+    open_it: Callable[[CircuitBreaker, BreakerState], None],
+) -> None:
+    @in_virtual_time
+    async def wait() -> None:
+        world, service, opened = World(chats=TELEGRAM_CHATS), Service(), CircuitBreaker()
+        opened.force_open()
+        bot = world.bot()
+        calls = [
+            asyncio.ensure_future(bot.rate_limited_request(service.send_message, chat_id=-1))
+            for _ in range(30)
+        ]
+        await asyncio.sleep(0.5)
+        open_it(bot.breaker, opened.state)
+        await asyncio.wait(calls)
+        assert asyncio.get_running_loop().time() == pytest.approx(1_000.5)
+        assert [type(each.exception()) for each in calls] == [type(None)] + 29 * [CircuitBreakerOpenError]
+
+    wait()
 
 
 @in_virtual_time
