@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from breaker_store.bots.budget import Taken
 from breaker_store.bots.credentials import UserBotCredentials
 from breaker_store.bots.limits import BotLimits, ChatId, chat_of, is_message
 from breaker_store.bots.retrying import retrying
@@ -52,6 +53,7 @@ class UserBotInstance:
         "_fleet",
         "_limits",
         "_paused_until_ns",
+        "_taken",
         "_under_way",
         "_waiting",
         "_watch",
@@ -68,6 +70,7 @@ class UserBotInstance:
             self.breaker.set_policy(credentials.policy)
         self._fleet = fleet
         self._limits = self._choose_limits(before)
+        self._taken = Taken()
         self._watch: Watch = Watch() if before is None else before._watch  # noqa: SLF001 - it is of this class
         self._under_way = 0
         self._paused_until_ns: int = 0 if before is None else before._paused_until_ns  # noqa: SLF001
@@ -263,7 +266,7 @@ class UserBotInstance:
     def _may_repeat(self, request: _Request, pause_seconds: float) -> bool:
         if self.breaker.state.state is CircuitState.OPEN:
             return False
-        return pause_seconds <= self._seconds_left(request) and self._fleet.budget.spend()
+        return pause_seconds <= self._seconds_left(request) and self._fleet.budget.spend(self._taken)
 
     def _seconds_left(self, request: _Request) -> float:
         elapsed_ns = self._fleet.monotonic_ns() - request.started_ns

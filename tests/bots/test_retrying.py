@@ -275,3 +275,35 @@ async def test_a_pause_goes_on_when_another_call_is_told_to_wait_for_less() -> N
     calls = [bot.rate_limited_request(each.send_message) for each in (slow, limited)]
     await asyncio.gather(*calls)
     assert limited.called_at[1] - limited.called_at[0] >= 20
+
+
+@in_virtual_time
+async def test_a_bot_whose_calls_always_fail_leaves_the_others_their_retries() -> None:
+    world, bad = World(failures=FAILURES), Service()
+    bad.takes_seconds = 0.05
+
+    async def flood() -> None:
+        while True:
+            bad.answers.append(TooFastError(0))
+            with suppress(TooFastError):
+                await world.bot(1).rate_limited_request(bad.send_message)
+
+    floods = [asyncio.ensure_future(flood()) for _ in range(30)]
+    await asyncio.sleep(60)
+    for user_id in range(2, 52):
+        await world.bot(user_id).rate_limited_request(Service(ConnectionError()).send_message)
+    for each in floods:
+        each.cancel()
+    assert world.bot(1).get_health().retries > 300
+
+
+@in_virtual_time
+async def test_a_bot_that_is_alone_in_having_trouble_gets_nearly_all_retries() -> None:
+    world = ready(RetryPolicy(first_pause_seconds=0, attempts=2))
+    world.fleet.budget = RetryBudget(world.clock.monotonic_ns, share=0, per_second=5)
+    bot, service = world.bot(), Service(*(ConnectionError() for _ in range(10_000)))
+    for _ in range(600):
+        with suppress(ConnectionError):
+            await bot.rate_limited_request(service.send_message)
+        await asyncio.sleep(0.1)
+    assert 0.8 * 60 * 5 <= bot.get_health().retries <= 60 * 5 + 10
