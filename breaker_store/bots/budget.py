@@ -3,13 +3,32 @@
 Each call that is made adds a share of a retry, and each second adds a few, for a fleet with few calls; a retry takes a
 whole one. So when everything fails, the service sees no more than its usual load and that share of it, however many
 attempts each call would like. The idea is Finagle's `RetryBudget` (com.twitter.finagle.service).
+
+No bot may have taken more of late than there is left for all: so one whose calls fail all the time, or come too fast,
+leaves others theirs, and one that is alone in having trouble still gets nearly all there is. (Switches share their memory
+among ports by this rule: Choudhury and Hahne, "Dynamic queue length thresholds", 1998.)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 NANOSECONDS = 1_000_000_000
+LATE_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Taken:
+    """How many retries one bot has taken of late: each weighs less with time, after ten seconds a third."""
+
+    retries: float = 0.0
+    at_ns: int = 0
+
+    def fade(self, now_ns: int) -> None:
+        self.retries *= math.exp((self.at_ns - now_ns) / NANOSECONDS / LATE_SECONDS)
+        self.at_ns = now_ns
 
 
 class RetryBudget:
@@ -59,9 +78,12 @@ class RetryBudget:
         """Hear of a call that is made."""
         self._left += self._share
 
-    def spend(self) -> bool:
-        """Take a retry if there is one left."""
-        if self.left < 1:
+    def spend(self, taken: Taken) -> bool:
+        """Take a retry if there is one left for a bot that has taken so many."""
+        left = self.left
+        taken.fade(self._looked_ns)
+        if left < 1 or taken.retries + 1 > left:
             return False
+        taken.retries += 1
         self._left -= 1
         return True

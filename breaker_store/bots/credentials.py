@@ -64,8 +64,9 @@ class UserBotCredentials:
     policy: Policy | None = None
 
     def __post_init__(self) -> None:
+        # Texts name no value that may be the token: whoever mixed up two arguments has put it in another's place.
         if not isinstance(self.user_id, int) or isinstance(self.user_id, bool):
-            raise TypeError(f"a user id is an int, not {self.user_id!r}")
+            raise TypeError(f"a user id is an int, not {type(self.user_id).__name__}")
         if self.user_id not in BIGINTS:
             raise ValueError(f"a user id fits in signed 64 bits, unlike {self.user_id}")
         if isinstance(self.token, str):
@@ -73,8 +74,12 @@ class UserBotCredentials:
         _check_token(self.token)
         if not (self.requests_per_second > 0 and math.isfinite(self.requests_per_second)):
             raise ValueError(f"requests_per_second must be over 0, not {self.requests_per_second!r}")
-        if not isinstance(self.concurrency, int) or not 1 <= self.concurrency <= GREATEST_CONCURRENCY:
-            raise ValueError(f"concurrency must be an int from 1, not {self.concurrency!r}")
+        if not isinstance(self.concurrency, int):
+            raise TypeError(f"concurrency must be an int from 1, not {type(self.concurrency).__name__}")
+        if not 1 <= self.concurrency <= GREATEST_CONCURRENCY:
+            raise ValueError(
+                f"concurrency must be from 1 to {GREATEST_CONCURRENCY:,}, not {self.concurrency}"
+            )
 
     def reveal_token(self) -> str:
         """Give the token itself, for the client that signs in with it."""
@@ -83,7 +88,6 @@ class UserBotCredentials:
 
 
 def _check_token(token: object) -> None:
-    # Nothing of it in the text: whoever mixed up two arguments may have put the token in another's place.
     if not isinstance(token, Secret) or not isinstance(token.reveal(), str):
         raise TypeError("a token is a text")
     if not token.reveal():

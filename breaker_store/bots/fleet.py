@@ -55,10 +55,14 @@ class BotFleet:
         return iter(self._instances.values())
 
     def get_instance(self, credentials: UserBotCredentials) -> UserBotInstance:
-        """Give a user's bot; other credentials than before make a new one, with the same breaker."""
+        """Give a user's bot; other credentials than before make a new one.
+
+        It has the same breaker and health, waits as long as the service asked the one before it, and, if these stay
+        as they are, shares its rate and concurrency.
+        """
         instance = self._instances.get(credentials.user_id)
         if instance is None or instance.credentials != credentials:
-            instance = self._instances[credentials.user_id] = UserBotInstance(credentials, self)
+            instance = self._instances[credentials.user_id] = UserBotInstance(credentials, self, instance)
         return instance
 
     def find_instance(self, user_id: int) -> UserBotInstance | None:

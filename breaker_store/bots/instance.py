@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from breaker_store.bots.budget import Taken
 from breaker_store.bots.credentials import UserBotCredentials
-from breaker_store.bots.limits import BotLimits, ChatId, is_message
+from breaker_store.bots.limits import BotLimits, ChatId, chat_of, is_message
 from breaker_store.bots.retrying import retrying
 from breaker_store.bots.watching import BotHealth, Watch
 from breaker_store.core.events import CircuitState
@@ -52,26 +53,28 @@ class UserBotInstance:
         "_fleet",
         "_limits",
         "_paused_until_ns",
+        "_taken",
         "_under_way",
-        "_waits",
+        "_waiting",
         "_watch",
         "breaker",
         "credentials",
     )
 
-    def __init__(self, credentials: UserBotCredentials, fleet: BotFleet) -> None:
+    def __init__(
+        self, credentials: UserBotCredentials, fleet: BotFleet, before: UserBotInstance | None = None
+    ) -> None:
         self.credentials = credentials
         self.breaker = fleet.registry.get_breaker(credentials.user_id)
         if credentials.policy is not None:
             self.breaker.set_policy(credentials.policy)
         self._fleet = fleet
-        self._limits = BotLimits(
-            credentials.requests_per_second, credentials.concurrency, fleet.chats, fleet.limiter
-        )
-        self._watch = Watch()
+        self._limits = self._choose_limits(before)
+        self._taken = Taken()
+        self._watch: Watch = Watch() if before is None else before._watch  # noqa: SLF001 - it is of this class
         self._under_way = 0
-        self._paused_until_ns = 0
-        self._waits: set[asyncio.Timeout] = set()
+        self._paused_until_ns: int = 0 if before is None else before._paused_until_ns  # noqa: SLF001
+        self._waiting = 0
 
     @property
     def failures(self) -> FailureTable:
@@ -139,7 +142,7 @@ class UserBotInstance:
             func,
             operation,
             failures or self._fleet.failures,
-            chat_id if chat_id is not None and is_message(operation) else None,
+            chat_of(chat_id) if chat_id is not None and is_message(operation) else None,
             self._fleet.monotonic_ns(),
         )
         self._fleet.budget.earn()
@@ -166,9 +169,18 @@ class UserBotInstance:
             self.breaker.state,
             now_ns,
             under_way=self._under_way,
-            waiting=len(self._waits),
+            waiting=self._waiting,
             paused_seconds=self._paused_seconds(now_ns),
         )
+
+    def _choose_limits(self, before: UserBotInstance | None) -> BotLimits:
+        rates = (self.credentials.requests_per_second, self.credentials.concurrency)
+        if before is not None and rates == (
+            before.credentials.requests_per_second,
+            before.credentials.concurrency,
+        ):
+            return before._limits  # noqa: SLF001
+        return BotLimits(*rates, self._fleet.chats, self._fleet.limiter)
 
     async def _try_again(self, request: _Request, first: Exception) -> Any:
         attempts = retrying(
@@ -188,17 +200,19 @@ class UserBotInstance:
                     self._watch.retries += 1
                     try:
                         return await self._attempt(request, number)
-                    except (CircuitBreakerOpenError, RateLimitedError) as refusal:
+                    except (CircuitBreakerOpenError, RateLimitedError, _OutOfTimeError) as refusal:
                         last.add_note(f"breaker-store: not tried again: {refusal}")
-                        raise last from None
+                        break
                     except Exception as error:
                         last = error
                         raise
+            # Outside of all that, so that neither tenacity takes it for another attempt, nor its own cause is lost.
+            raise last
         finally:
             del first, last
 
     async def _attempt(self, request: _Request, number: int) -> Any:
-        await self._wait_for_permits(request)
+        await self._wait_for_permits(request, number)
         try:
             call = self.breaker.begin(
                 request.operation, attempt=number if number > 1 else None, failures=request.failures
@@ -232,17 +246,17 @@ class UserBotInstance:
             is_rate_limited = reading.category is Category.RATE_LIMITED
             failed = reading.category.is_failure
             self._watch.note(started_ns, now_ns, failed=failed, is_rate_limited=is_rate_limited)
-            if is_rate_limited:
-                self._leave_alone(now_ns, reading.retry_after_seconds or 0.0)
-        if self.breaker.state.state is CircuitState.OPEN:
-            self._interrupt_waits()
+            if is_rate_limited and reading.retry_after_seconds:
+                self._leave_alone(now_ns, reading.retry_after_seconds)
 
     def _leave_alone(self, now_ns: int, seconds: float) -> None:
         # The service doesn't say whether one chat is meant or the bot; to go on with the others may make it longer.
         self._paused_until_ns = max(self._paused_until_ns, now_ns + round(seconds * _NANOSECONDS))
+        # Whoever waits for a limit would else go on in the midst of it.
+        self._fleet.registry.surroundings.end_waits(self.breaker)
 
     def _read(self, error: BaseException, request: _Request) -> ErrorReading:
-        if not tells_of_the_service(error):
+        if isinstance(error, _NotAwaitableError) or not tells_of_the_service(error):
             return ErrorReading(Category.DECLINED)
         return read_error(error, self.breaker.state.policy, request.failures)
 
@@ -252,12 +266,18 @@ class UserBotInstance:
     def _may_repeat(self, request: _Request, pause_seconds: float) -> bool:
         if self.breaker.state.state is CircuitState.OPEN:
             return False
-        elapsed = (self._fleet.monotonic_ns() - request.started_ns) / _NANOSECONDS
-        return elapsed + pause_seconds <= self._fleet.retries.total_seconds and self._fleet.budget.spend()
+        return pause_seconds <= self._seconds_left(request) and self._fleet.budget.spend(self._taken)
 
-    async def _wait_for_permits(self, request: _Request) -> None:
+    def _seconds_left(self, request: _Request) -> float:
+        elapsed_ns = self._fleet.monotonic_ns() - request.started_ns
+        return self._fleet.retries.total_seconds - elapsed_ns / _NANOSECONDS
+
+    async def _wait_for_permits(self, request: _Request, number: int) -> None:
         """Take all permits; raise at once if the breaker opens while some are waited for."""
         while True:
+            seconds_left = None if number == 1 else self._seconds_left(request)
+            if seconds_left is not None and seconds_left <= 0:
+                raise _OutOfTimeError(f"the total time of {self._fleet.retries.total_seconds:g} s is over")
             paused_seconds = self._paused_seconds(self._fleet.monotonic_ns())
             if paused_seconds > self._fleet.retries.total_seconds:
                 self._watch.refusals += 1
@@ -268,11 +288,15 @@ class UserBotInstance:
             # Before each wait, since the breaker may have opened during the one before.
             self._refuse_if_blocked()
             with suppress(TimeoutError):
-                async with self._interruptible():
-                    if not paused_seconds:
-                        await self._limits.acquire(request.chat_id)
-                        return
-                    await self._sit_out(paused_seconds)
+                async with self._interruptible(seconds_left):
+                    if paused_seconds:
+                        await self._sit_out(paused_seconds)
+                        continue
+                    await self._limits.acquire(request.chat_id)
+                # Whose end made room may also have been told to leave the service alone.
+                if not self._paused_seconds(self._fleet.monotonic_ns()):
+                    return
+                self._limits.release()
 
     async def _sit_out(self, paused_seconds: float) -> None:
         until_ns = self._paused_until_ns
@@ -290,25 +314,23 @@ class UserBotInstance:
 
     async def _pause(self, seconds: float) -> None:
         """Wait before another attempt; shorter if the breaker opens, for then there will be none."""
-        with suppress(TimeoutError):
-            async with self._interruptible():
-                await asyncio.sleep(seconds)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self.breaker.state.state is not CircuitState.OPEN and (left := until - loop.time()) > 0:
+            with suppress(TimeoutError):
+                async with self._interruptible(None):
+                    await asyncio.sleep(left)
 
     @asynccontextmanager
-    async def _interruptible(self) -> AsyncIterator[None]:
-        """Wait for what is inside, or until the breaker opens, which raises TimeoutError."""
-        async with asyncio.timeout(None) as scope:
-            self._waits.add(scope)
+    async def _interruptible(self, seconds: float | None) -> AsyncIterator[None]:
+        """Wait for what is inside, at most so long, or until something else has to be done, which raises TimeoutError."""
+        async with asyncio.timeout(seconds) as scope:
+            self._waiting += 1
             try:
-                yield
+                with self._fleet.registry.surroundings.waiting(self.breaker, scope):
+                    yield
             finally:
-                self._waits.discard(scope)
-
-    def _interrupt_waits(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for scope in self._waits:
-            scope.reschedule(now)
-        self._waits.clear()
+                self._waiting -= 1
 
     def _paused_seconds(self, now_ns: int) -> float:
         return max(0, self._paused_until_ns - now_ns) / _NANOSECONDS
@@ -320,6 +342,10 @@ def _check_that_it_can_be_called(func: object) -> None:
     if inspect.iscoroutine(func):
         func.close()
     raise TypeError(f"a function is needed, which can be called again, not {func!r}")
+
+
+class _OutOfTimeError(Exception):
+    """No permit came in the total time of a call that was to be tried again."""
 
 
 class _NotAwaitableError(Exception):

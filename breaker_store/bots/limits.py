@@ -3,7 +3,8 @@
 Rates are leaky buckets (aiolimiter, which python-telegram-bot limits its own calls with): after a quiet while as many
 calls go at once as one period allows. What is waited for comes in this order:
 
-1. the chat, since a queue for one chat must not take what calls to other chats need;
+1. the chat, since a queue for one chat must not take what calls to other chats need; one message at a time waits for what
+   follows, or all that did would come at once in the end;
 2. a place among the bot's calls under way, so that a rate is spent when the call begins, not while it waits;
 3. the bot's rate;
 4. the rate of all bots. There is no common concurrency on purpose: bots that hang would fill it, and stop the others.
@@ -12,8 +13,10 @@ calls go at once as one period allows. What is waited for comes in this order:
 from __future__ import annotations
 
 import asyncio
+import re
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiolimiter import AsyncLimiter
 
@@ -51,8 +54,17 @@ _NO_MESSAGES = frozenset({"sendchataction"})
 
 def is_message(operation: str | None) -> bool:
     """Tell whether a call sends a message, by its name as the API or a client writes it; one without a name may."""
-    name = (operation or "send").replace("_", "").lower()
+    if not operation or operation.startswith("<"):  # as Python calls a lambda
+        return True
+    name = operation.replace("_", "").lower()
     return name.startswith(_MESSAGES) and name not in _NO_MESSAGES
+
+
+def chat_of(chat_id: object) -> ChatId | None:
+    """Read to whom a message goes: an id, also where it is written as a text, or a name; None for anything else."""
+    if isinstance(chat_id, str):
+        return int(chat_id) if re.fullmatch(r"-?[0-9]{1,19}", chat_id) else chat_id
+    return chat_id if isinstance(chat_id, int) else None
 
 
 def rate_limiter(calls: float, seconds: float) -> AsyncLimiter:
@@ -60,27 +72,53 @@ def rate_limiter(calls: float, seconds: float) -> AsyncLimiter:
     return AsyncLimiter(max(1.0, calls), seconds * max(1.0, calls) / calls)
 
 
+class Chat(NamedTuple):
+    """The limiters of a chat, and whose turn it is to pass the other limits."""
+
+    limiters: tuple[AsyncLimiter, ...]
+    turn: asyncio.Lock
+
+    @property
+    def is_free(self) -> bool:
+        return not self.turn.locked() and all(limiter.has_capacity() for limiter in self.limiters)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is as a new one; who waits for a limiter keeps it from being full."""
+        return not self.turn.locked() and all(
+            limiter.has_capacity(limiter.max_rate) for limiter in self.limiters
+        )
+
+    async def acquire(self) -> None:
+        for limiter in self.limiters:
+            await limiter.acquire()
+
+    async def acquire_again(self, waited_seconds: float) -> None:
+        """Take anew, without waiting, what has run out of the buckets since it was taken: the message comes only now."""
+        for limiter in self.limiters:
+            if waited_seconds * limiter.max_rate >= limiter.time_period and limiter.has_capacity():
+                await limiter.acquire()
+
+
 class ChatLimits:
     """The limiters of one bot's chats: those that are not idle."""
 
-    __slots__ = ("_limiters", "_many", "_rates")
+    __slots__ = ("_chats", "_rates")
 
     def __init__(self, rates: ChatRates) -> None:
         self._rates = rates
-        self._limiters: dict[ChatId, tuple[AsyncLimiter, ...]] = {}
-        self._many = _FEW_CHATS
+        self._chats: OrderedDict[ChatId, Chat] = OrderedDict()
 
-    def of(self, chat_id: ChatId) -> tuple[AsyncLimiter, ...]:
-        """Give the limiters of a chat, of which there may be none."""
-        found = self._limiters.get(chat_id)
+    def of(self, chat_id: ChatId) -> Chat:
+        found = self._chats.get(chat_id)
         if found is None:
-            if len(self._limiters) >= self._many:
+            if len(self._chats) >= _FEW_CHATS:
                 self._forget_idle()
-            found = self._limiters[chat_id] = tuple(self._make(chat_id))
+            found = self._chats[chat_id] = Chat(tuple(self._make(chat_id)), asyncio.Lock())
         return found
 
     def __len__(self) -> int:
-        return len(self._limiters)
+        return len(self._chats)
 
     def _make(self, chat_id: ChatId) -> list[AsyncLimiter]:
         limiters = []
@@ -91,13 +129,11 @@ class ChatLimits:
         return limiters
 
     def _forget_idle(self) -> None:
-        # One that is full again is as a new one; who waits for one keeps it from being full.
-        self._limiters = {
-            chat_id: limiters
-            for chat_id, limiters in self._limiters.items()
-            if not all(limiter.has_capacity(limiter.max_rate) for limiter in limiters)
-        }
-        self._many = max(_FEW_CHATS, 2 * len(self._limiters))
+        # Two are looked at for each that is added: so idle ones don't pile up, and no call looks through all of them.
+        for _ in range(2):
+            chat_id, chat = self._chats.popitem(last=False)
+            if not chat.is_idle:
+                self._chats[chat_id] = chat
 
 
 class BotLimits:
@@ -119,17 +155,28 @@ class BotLimits:
 
     def are_free(self, chat_id: ChatId | None) -> bool:
         """Tell whether `acquire` would not have to wait now."""
+        chat = self._chat(chat_id)
         return (
             not self._under_way.locked()
             and self._rate.has_capacity()
             and (self._everybody is None or self._everybody.has_capacity())
-            and all(limiter.has_capacity() for limiter in self._chat(chat_id))
+            and (chat is None or chat.is_free)
         )
 
     async def acquire(self, chat_id: ChatId | None) -> None:
         """Wait until a call may begin; cancelled, it has taken nothing that comes back by `release`."""
-        for limiter in self._chat(chat_id):
-            await limiter.acquire()
+        chat = self._chat(chat_id)
+        if chat is None:
+            await self._acquire_of_all()
+            return
+        async with chat.turn:
+            await chat.acquire()
+            loop = asyncio.get_running_loop()
+            since = loop.time()
+            await self._acquire_of_all()
+            await chat.acquire_again(loop.time() - since)
+
+    async def _acquire_of_all(self) -> None:
         await self._under_way.acquire()
         try:
             await self._rate.acquire()
@@ -143,5 +190,5 @@ class BotLimits:
         """Give the place among the calls under way to another."""
         self._under_way.release()
 
-    def _chat(self, chat_id: ChatId | None) -> tuple[AsyncLimiter, ...]:
-        return () if chat_id is None or self._chats is None else self._chats.of(chat_id)
+    def _chat(self, chat_id: ChatId | None) -> Chat | None:
+        return None if chat_id is None or self._chats is None else self._chats.of(chat_id)

@@ -32,8 +32,8 @@ class RetryPolicy:
         first_pause_seconds: the first pause is drawn between 0 and this, each following one between 0 and twice as
             much ("full jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
         longest_pause_seconds: at most; an upper bound of those that are drawn, not of what the service asks for.
-        total_seconds: no attempt begins later than this after the first began. How long an attempt itself may take is
-            the client's time-out. A service that asks for a longer wait is not asked again.
+        total_seconds: no attempt but the first begins later than this after the call was asked for. How long an attempt
+            itself may take is the client's time-out. A service that asks for a longer wait is not asked again.
 
     Raises:
         ValueError: one of them is out of its bounds.

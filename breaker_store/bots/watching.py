@@ -52,6 +52,9 @@ class _Minute:
     failures: int = 0
     rate_limited: int = 0
     duration_ns: int = 0
+    failure_run: int = 0
+    first_ns: int = 0
+    weighted_ns: float = 0.0
 
 
 @dataclass(slots=True)
@@ -61,21 +64,20 @@ class Watch:
     thresholds: Thresholds = DEFAULT_THRESHOLDS
     refusals: int = 0
     retries: int = 0
-    failure_run: int = 0
-    average_ns: float | None = None
     _minutes: deque[_Minute] = field(default_factory=deque)
 
     def note(self, started_ns: int, ended_ns: int, *, failed: bool, is_rate_limited: bool = False) -> None:
         """Take down one call."""
         duration_ns = ended_ns - started_ns
         minute = self._minute(ended_ns // _MINUTE_NS)
+        if not minute.calls:
+            minute.first_ns = duration_ns
         minute.calls += 1
         minute.failures += failed
         minute.rate_limited += is_rate_limited
         minute.duration_ns += duration_ns
-        self.failure_run = self.failure_run + 1 if failed else 0
-        before_ns = duration_ns if self.average_ns is None else self.average_ns
-        self.average_ns = (1 - WEIGHT) * before_ns + WEIGHT * duration_ns
+        minute.failure_run = minute.failure_run + 1 if failed else 0
+        minute.weighted_ns = (1 - WEIGHT) * minute.weighted_ns + WEIGHT * duration_ns
 
     def tell(  # noqa: PLR0913 - what only the bot knows
         self,
@@ -93,9 +95,9 @@ class Watch:
         mean_ms = sum(each.duration_ns for each in minutes) / calls / _MILLISECOND_NS if calls else None
         judgement = judge(
             error_rate=failures / calls if calls else None,
-            failure_run=self.failure_run if calls else 0,
+            failure_run=_failure_run(minutes),
             mean_ms=mean_ms,
-            average_ms=self.average_ns / _MILLISECOND_NS if calls and self.average_ns is not None else None,
+            average_ms=_average_ms(minutes),
             state=state.state,
             is_suspended=state.suspension is not None,
             thresholds=self.thresholds,
@@ -126,3 +128,21 @@ class Watch:
     def _oldest(self, number: int) -> int:
         """Give the number of the last minute before the window."""
         return number - self.thresholds.window_minutes
+
+
+def _failure_run(minutes: list[_Minute]) -> int:
+    """Give the failures after the last success, as far as they are in these minutes."""
+    run = 0
+    for each in minutes:
+        run = each.failure_run + (run if each.failures == each.calls else 0)
+    return run
+
+
+def _average_ms(minutes: list[_Minute]) -> float | None:
+    """Give the weighted average that begins with the first call of these minutes, as `Tally.average_ms` does."""
+    if not minutes:
+        return None
+    average_ns: float = minutes[0].first_ns
+    for each in minutes:
+        average_ns = (1 - WEIGHT) ** each.calls * average_ns + each.weighted_ns
+    return average_ns / _MILLISECOND_NS

@@ -396,6 +396,8 @@ class CircuitBreaker(HandledBreaker, WaysOfUse):
     def adopt(self, state: BreakerState, news: Transition | None = None) -> None:
         """Take on a state that the store has; `news` is the transition to tell listeners of, if there is one."""
         self._state = state
+        if state.state is _OPEN:
+            self._surroundings.end_waits(self)
         if news is not None:
             self._surroundings.listeners.tell(self.user_id, news)
 
@@ -495,6 +497,8 @@ class CircuitBreaker(HandledBreaker, WaysOfUse):
             if isinstance(event, Transition):
                 surroundings.expect_confirmation(self.user_id, event)
                 surroundings.journal.hurry()
+        if self._state.state is _OPEN:
+            surroundings.end_waits(self)
         # Last, for where no event loop runs, and in eager tasks, listeners are called right here.
         for event in events:
             if isinstance(event, Transition):

@@ -93,8 +93,10 @@ class ProtectedCall:
         try:
             self._breaker.end_call(self, error)
         finally:
-            if self._when_ended is not None:
-                self._when_ended(error)
+            # It may know this call: kept, the two would be freed only by the garbage collector.
+            when_ended, self._when_ended = self._when_ended, None
+            if when_ended is not None:
+                when_ended(error)
         return True
 
     def abandon(self) -> None:

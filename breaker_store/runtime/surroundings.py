@@ -12,7 +12,7 @@ from breaker_store.core.failures import EVERY_ERROR, FailureTable
 from breaker_store.core.state import BreakerState
 from breaker_store.errors import ConfigurationError
 from breaker_store.runtime.clock import Clock
-from breaker_store.runtime.decisions import Decisions
+from breaker_store.runtime.decisions import Decisions, running_loop
 from breaker_store.runtime.journal import Journal
 from breaker_store.runtime.listeners import Listeners
 from breaker_store.runtime.tracing import Tracing
@@ -51,6 +51,7 @@ class Surroundings:
         has_store: whether a store is open on the registry, or being opened.
         tracing: who follows the calls; None for nobody.
         failures: what errors mean, for calls that don't bring a table of their own.
+        waits: of those who wait to call through a breaker, by breaker; they end when it opens.
         blocks: the `async with` blocks under way, by breaker and task, the innermost last.
         unconfirmed: by user; they may be many while the log is away, so no more is kept of them than their range.
 
@@ -67,6 +68,7 @@ class Surroundings:
         "monotonic_ns",
         "tracing",
         "unconfirmed",
+        "waits",
     )
 
     def __init__(self, clock: Clock, failures: FailureTable = EVERY_ERROR) -> None:
@@ -78,6 +80,7 @@ class Surroundings:
         self.listeners = Listeners()
         self.tracing: Tracing | None = None
         self.has_store = False
+        self.waits: dict[CircuitBreaker, set[asyncio.Timeout]] = {}
         self.blocks: dict[tuple[CircuitBreaker, asyncio.Task[Any] | None], list[Block]] = {}
         self.unconfirmed: dict[int, Unconfirmed] = {}
 
@@ -98,6 +101,25 @@ class Surroundings:
         finally:
             self.decisions.move_to(before)
             self.has_store = False
+
+    @contextmanager
+    def waiting(self, breaker: CircuitBreaker, scope: asyncio.Timeout) -> Iterator[None]:
+        """Have `scope` expire when the breaker opens."""
+        waits = self.waits.setdefault(breaker, set())
+        waits.add(scope)
+        try:
+            yield
+        finally:
+            waits.discard(scope)
+            if not waits and self.waits.get(breaker) is waits:
+                del self.waits[breaker]
+
+    def end_waits(self, breaker: CircuitBreaker) -> None:
+        """Have all who wait for a breaker look again whether they may go on; those of another thread do so later."""
+        loop = running_loop() if breaker in self.waits else None
+        if loop is not None:
+            for scope in self.waits.pop(breaker):
+                scope.reschedule(loop.time())
 
     def enter_block(self, breaker: CircuitBreaker, block: Block) -> None:
         self.blocks.setdefault((breaker, asyncio.current_task()), []).append(block)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from breaker_store.bots import RetryBudget
+from breaker_store.bots.budget import Taken
 from breaker_store.runtime.clock import ManualClock
 
 
 def spend_all(budget: RetryBudget) -> int:
     spent = 0
-    while budget.spend():
+    while budget.spend(Taken()):
         spent += 1
     return spent
 

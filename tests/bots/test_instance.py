@@ -6,12 +6,14 @@ import asyncio
 import gc
 import logging
 import warnings
+from collections.abc import Callable
 
 import pytest
 
-from breaker_store import BotSuspendedError, CircuitBreakerOpenError, CircuitState, Policy
-from breaker_store.bots import RateLimitedError, UserBotCredentials
+from breaker_store import BotSuspendedError, CircuitBreaker, CircuitBreakerOpenError, CircuitState, Policy
+from breaker_store.bots import NO_RETRIES, TELEGRAM_CHATS, RateLimitedError, UserBotCredentials
 from breaker_store.core.events import Kind, Outcome, Verdict
+from breaker_store.core.state import BreakerState
 from breaker_store.failures import KNOWN_CLIENTS, Category
 from breaker_store.runtime.protected_call import ProtectedCall
 from breaker_store.testing import in_virtual_time
@@ -252,3 +254,91 @@ def test_the_token_is_not_in_what_an_instance_prints() -> None:
         assert TOKEN not in repr(World().fleet.get_instance(UserBotCredentials(101, TOKEN)))
 
     look()
+
+
+@in_virtual_time
+async def test_a_function_that_gives_nothing_to_await_is_called_once() -> None:
+    calls: list[int] = []
+    with pytest.raises(TypeError, match="can't be awaited"):
+        await World().bot().rate_limited_request(calls.append, 1)  # type: ignore[arg-type]
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("settings", [{"requests_per_second": 2}, {"concurrency": 1}])
+def test_whoever_waits_for_a_limit_waits_on_when_the_service_wants_to_be_left_alone(
+    settings: dict[str, int],
+) -> None:
+    @in_virtual_time
+    async def flood() -> None:
+        world, service = World(retries=NO_RETRIES, failures=FAILURES), Service(TooFastError(30))
+        service.takes_seconds = 0.1
+        bot = world.bot(**settings)
+        calls = [asyncio.ensure_future(bot.rate_limited_request(service.send_message)) for _ in range(10)]
+        await asyncio.wait(calls)
+        assert sum(1_000.1 < at < 1_030.1 for at in service.called_at) == 0
+        assert service.calls == 10
+
+    flood()
+
+
+@pytest.mark.parametrize(
+    "open_it",
+    [
+        lambda breaker, _state: breaker.force_open(),
+        lambda breaker, state: breaker.adopt(state),  # as when another process has opened it
+    ],
+)
+def test_whoever_waits_for_a_limit_is_refused_as_soon_as_somebody_opens_the_breaker(
+    open_it: Callable[[CircuitBreaker, BreakerState], None],
+) -> None:
+    @in_virtual_time
+    async def wait() -> None:
+        world, service, opened = World(chats=TELEGRAM_CHATS), Service(), CircuitBreaker()
+        opened.force_open()
+        bot = world.bot()
+        calls = [
+            asyncio.ensure_future(bot.rate_limited_request(service.send_message, chat_id=-1))
+            for _ in range(30)
+        ]
+        await asyncio.sleep(0.5)
+        open_it(bot.breaker, opened.state)
+        await asyncio.wait(calls)
+        assert asyncio.get_running_loop().time() == pytest.approx(1_000.5)
+        assert [type(each.exception()) for each in calls] == [type(None)] + 29 * [CircuitBreakerOpenError]
+
+    wait()
+
+
+@in_virtual_time
+async def test_a_call_is_freed_without_the_garbage_collector() -> None:
+    bot, service = World().bot(), Service()
+    gc.collect()
+    gc.disable()
+    try:
+        await bot.rate_limited_request(service.send_message)
+        alive = [each for each in gc.get_objects() if isinstance(each, ProtectedCall)]
+    finally:
+        gc.enable()
+    assert alive == []
+
+
+@in_virtual_time
+async def test_another_token_makes_a_bot_no_faster_and_leaves_its_health() -> None:
+    world, service = World(retries=NO_RETRIES, failures=FAILURES), Service()
+    service.takes_seconds = 5
+    calls = [asyncio.ensure_future(world.bot(concurrency=1).rate_limited_request(service.send_message))]
+    await asyncio.sleep(1)
+    renewed = world.fleet.get_instance(UserBotCredentials(USER, "another", concurrency=1))
+    calls.append(asyncio.ensure_future(renewed.rate_limited_request(service.send_message)))
+    await asyncio.wait(calls)
+    assert service.called_at == pytest.approx([1_000, 1_005])
+    assert renewed.get_health().calls == 2
+
+
+@in_virtual_time
+async def test_another_token_does_not_end_the_time_for_which_the_service_wants_to_be_left_alone() -> None:
+    world = World(retries=NO_RETRIES, failures=FAILURES)
+    with pytest.raises(TooFastError):
+        await world.bot().rate_limited_request(Service(TooFastError(30)).send_message)
+    renewed = world.fleet.get_instance(UserBotCredentials(USER, "another"))
+    assert renewed.get_health().paused_seconds == pytest.approx(30)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from breaker_store.bots import ChatRates
-from breaker_store.bots.limits import TELEGRAM_CHATS, BotLimits, ChatLimits, is_message
+from breaker_store.bots.limits import TELEGRAM_CHATS, BotLimits, ChatId, ChatLimits, chat_of, is_message
 from breaker_store.testing import in_virtual_time
 from tests.bots.world import Service, World
 
@@ -127,8 +127,7 @@ async def test_who_is_cancelled_while_waiting_for_a_rate_gives_the_place_back() 
 async def test_chats_that_are_idle_are_forgotten() -> None:
     chats = ChatLimits(TELEGRAM_CHATS)
     for chat_id in range(10_000):
-        for limiter in chats.of(chat_id):
-            await limiter.acquire()
+        await chats.of(chat_id).acquire()
         await asyncio.sleep(0.1)
     assert len(chats) < 600
 
@@ -136,11 +135,11 @@ async def test_chats_that_are_idle_are_forgotten() -> None:
 @in_virtual_time
 async def test_a_chat_that_is_still_limited_is_not_forgotten() -> None:
     chats = ChatLimits(TELEGRAM_CHATS)
-    (limiter,) = chats.of(1)
-    await limiter.acquire()
+    chat = chats.of(1)
+    await chat.acquire()
     for chat_id in range(2, 5_000):
         chats.of(chat_id)
-    assert chats.of(1) == (limiter,)
+    assert chats.of(1) is chat
 
 
 @pytest.mark.parametrize(
@@ -152,6 +151,7 @@ async def test_a_chat_that_is_still_limited_is_not_forgotten() -> None:
         ("copyMessage", True),
         ("editMessageText", True),
         (None, True),
+        ("<lambda>", True),
         ("sendChatAction", False),
         ("send_chat_action", False),
         ("getChatMember", False),
@@ -175,3 +175,52 @@ async def test_what_is_no_message_does_not_wait_for_the_chat() -> None:
 def test_rates_that_make_no_sense_are_refused(rates: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="over 0"):
         ChatRates(**rates)
+
+
+@pytest.mark.parametrize(
+    ("told", "chat"),
+    [(7, 7), ("7", 7), ("-1007", -1007), ("@channel", "@channel"), ("9" * 5_000, "9" * 5_000), (["7"], None)],
+)
+def test_a_chat_is_the_same_however_it_is_written(told: object, chat: ChatId | None) -> None:
+    assert chat_of(told) == chat
+
+
+@in_virtual_time
+async def test_what_is_no_chat_is_the_functions_own_affair() -> None:
+    async def send_message(chat_id: object) -> object:
+        return chat_id
+
+    chat = object()
+    assert await World(chats=TELEGRAM_CHATS).bot().rate_limited_request(send_message, chat_id=chat) is chat
+
+
+@in_virtual_time
+async def test_a_chat_is_not_flooded_when_the_bot_is_free_again_after_a_while() -> None:
+    world, hanging, service = World(chats=TELEGRAM_CHATS), Service(), Service()
+    bot = world.bot(concurrency=2)
+    hanging.takes_seconds = 20
+    waiting = [
+        asyncio.ensure_future(bot.rate_limited_request(hanging.send_message, chat_id=each)) for each in (8, 9)
+    ]
+    await asyncio.sleep(0)
+    waiting += [
+        asyncio.ensure_future(bot.rate_limited_request(service.send_message, chat_id=1)) for _ in range(10)
+    ]
+    await asyncio.gather(*waiting)
+    assert [at - 1_020 for at in service.called_at] == pytest.approx(range(10), abs=0.01)
+
+
+@in_virtual_time
+async def test_who_is_cancelled_while_its_chats_turn_is_its_own_gives_the_turn_to_the_next() -> None:
+    world, hanging, service = World(chats=TELEGRAM_CHATS), Service(), Service()
+    bot = world.bot(concurrency=1)
+    hanging.takes_seconds = 20
+    first = asyncio.ensure_future(bot.rate_limited_request(hanging.send_message, chat_id=9))
+    await asyncio.sleep(0)
+    second, third = (
+        asyncio.ensure_future(bot.rate_limited_request(service.send_message, chat_id=1)) for _ in range(2)
+    )
+    await asyncio.sleep(5)
+    second.cancel()
+    await asyncio.gather(first, third)
+    assert service.called_at == pytest.approx([1_020])

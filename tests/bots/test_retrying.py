@@ -219,3 +219,91 @@ def test_a_pause_is_never_longer_than_the_longest_nor_below_zero(attempt: int) -
 def test_a_policy_that_makes_no_sense_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"one attempt|pauses"):
         RetryPolicy(**settings)  # type: ignore[arg-type]
+
+
+@in_virtual_time
+async def test_an_error_that_is_not_tried_again_for_the_breakers_sake_keeps_its_cause() -> None:
+    world = ready(RetryPolicy())
+    bot, cause = world.bot(), OSError("no route")
+
+    async def send() -> None:
+        raise TooFastError(10) from cause
+
+    call = asyncio.ensure_future(bot.rate_limited_request(send))
+    await asyncio.sleep(1)
+    bot.breaker.suspend()
+    with pytest.raises(TooFastError) as told:
+        await call
+    assert told.value.__cause__ is cause
+
+
+@in_virtual_time
+async def test_attempts_stop_when_one_is_refused_since_another_call_is_the_probe() -> None:
+    world, limited, probe = ready(RetryPolicy()), Service(TooFastError(10)), Service()
+    bot = world.bot()
+    bot.breaker.force_open(for_seconds=1)
+    await asyncio.sleep(1)
+    call = asyncio.ensure_future(bot.rate_limited_request(limited.send_message))
+    await asyncio.sleep(1)
+    probe.takes_seconds = 60
+    other = asyncio.ensure_future(bot.rate_limited_request(probe.send_message))
+    with pytest.raises(TooFastError):
+        await call
+    assert (limited.calls, bot.get_health().refusals, other.done()) == (1, 1, False)
+    await other
+
+
+@in_virtual_time
+async def test_no_attempt_begins_after_the_total_time_because_it_waited_for_a_limit() -> None:
+    world = ready(RetryPolicy(total_seconds=10))
+    bot, service = world.bot(requests_per_second=1), Service(ConnectionError())
+    first, *others = (
+        asyncio.ensure_future(bot.rate_limited_request(service.send_message)) for _ in range(60)
+    )
+    with pytest.raises(ConnectionError):
+        await first
+    assert asyncio.get_running_loop().time() == pytest.approx(1_010)
+    await asyncio.wait(others)
+    assert [each.attempt for each in world.outcomes() if each.attempt is not None] == []
+
+
+@in_virtual_time
+async def test_a_pause_goes_on_when_another_call_is_told_to_wait_for_less() -> None:
+    world, slow = ready(RetryPolicy()), Service(TooFastError(1))
+    bot, limited = world.bot(), Service(TooFastError(20))
+    slow.takes_seconds = 2
+    calls = [bot.rate_limited_request(each.send_message) for each in (slow, limited)]
+    await asyncio.gather(*calls)
+    assert limited.called_at[1] - limited.called_at[0] >= 20
+
+
+@in_virtual_time
+async def test_a_bot_whose_calls_always_fail_leaves_the_others_their_retries() -> None:
+    world, bad = World(failures=FAILURES), Service()
+    bad.takes_seconds = 0.05
+
+    async def flood() -> None:
+        while True:
+            bad.answers.append(TooFastError(0))
+            with suppress(TooFastError):
+                await world.bot(1).rate_limited_request(bad.send_message)
+
+    floods = [asyncio.ensure_future(flood()) for _ in range(30)]
+    await asyncio.sleep(60)
+    for user_id in range(2, 52):
+        await world.bot(user_id).rate_limited_request(Service(ConnectionError()).send_message)
+    for each in floods:
+        each.cancel()
+    assert world.bot(1).get_health().retries > 300
+
+
+@in_virtual_time
+async def test_a_bot_that_is_alone_in_having_trouble_gets_nearly_all_retries() -> None:
+    world = ready(RetryPolicy(first_pause_seconds=0, attempts=2))
+    world.fleet.budget = RetryBudget(world.clock.monotonic_ns, share=0, per_second=5)
+    bot, service = world.bot(), Service(*(ConnectionError() for _ in range(10_000)))
+    for _ in range(600):
+        with suppress(ConnectionError):
+            await bot.rate_limited_request(service.send_message)
+        await asyncio.sleep(0.1)
+    assert 0.8 * 60 * 5 <= bot.get_health().retries <= 60 * 5 + 10
