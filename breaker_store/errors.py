@@ -10,6 +10,7 @@ A branch is what a caller can do about it, a leaf is what went wrong::
     ├── SuspendedError              resume the bot first
     ├── NotSuspendedError           look at its state: there is nothing to resume
     ├── ConfigurationError          change a setting
+    │   ├── NestedCallError         take away one of two guards of the same bot
     │   └── SpoolBusyError          another process has the spool's directory: give this one its own
     ├── DamagedInputError           mend the file (importing/formats.py)
     ├── EmbeddedPostgresError       its leaves say what to do (embedded/errors.py)
@@ -215,6 +216,25 @@ def _bot(user_id: int | None) -> str:
 
 class ConfigurationError(BreakerStoreError):
     """A setting is missing or makes no sense."""
+
+
+class NestedCallError(ConfigurationError):
+    """A bot's call within another call of the same bot: its requests would count twice, and wait for one another.
+
+    Attributes:
+        user_id: whose bot it is.
+
+    """
+
+    def __init__(self, user_id: int | None) -> None:
+        super().__init__(user_id)
+        self.user_id = user_id
+
+    def __str__(self) -> str:
+        return (
+            f"a call within a call of {_bot(self.user_id)}: let either the client's adapter or "
+            "rate_limited_request go through it, not one around the other"
+        )
 
 
 class SpoolBusyError(ConfigurationError):

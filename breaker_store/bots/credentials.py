@@ -47,8 +47,8 @@ class UserBotCredentials:
 
     Attributes:
         token: what the bot signs in with; a text becomes a `Secret`.
-        requests_per_second: of this bot, over 0; so many may also go at once after a quiet second. Telegram allows
-            about 30.
+        requests_per_second: of this bot, over 0; after a quiet while a quarter of them may go at once, but at least one.
+            Telegram allows about 30.
         concurrency: how many of its requests may be under way at once, from 1.
         policy: rules of its own for its breaker, kept with its history; None leaves those that it has.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from breaker_store.bots.budget import Taken
 from breaker_store.bots.credentials import UserBotCredentials
 from breaker_store.bots.limits import BotLimits, ChatId, chat_of, is_message
+from breaker_store.bots.nesting import refuse_nesting, within
 from breaker_store.bots.retrying import retrying
 from breaker_store.bots.watching import BotHealth, Watch
 from breaker_store.core.events import CircuitState
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _NANOSECONDS = 1_000_000_000
+
+LONGEST_PAUSE_SECONDS = 86_400.0
+"""A service that asks for more is asked again after a day: else a mistake of its would block a bot for good."""
 
 
 class _Request(NamedTuple):
@@ -46,7 +50,7 @@ class UserBotInstance:
     tried again as `RetryPolicy` says.
 
     It is a `Guard`: the adapters in `breaker_store.integrations` take it, and then every request of the client passes
-    all that by itself. Use one or the other: a call in a call would count twice.
+    all that by itself. Use one or the other: a call in a call of the same bot is a `NestedCallError`.
     """
 
     __slots__ = (
@@ -137,6 +141,7 @@ class UserBotInstance:
         repeatable: bool = True,
     ) -> Result:
         """Do the same for a `func(call)` that may end its call itself; see `Guard`."""
+        refuse_nesting(self.breaker)
         self._refuse_if_blocked()
         request = _Request(
             func,
@@ -224,7 +229,8 @@ class UserBotInstance:
         self._under_way += 1
         call.when_ended(partial(self._note_end, call, request))
         try:
-            result = await request.func(call)
+            with within(self.breaker, call):
+                result = await request.func(call)
         except _NotAwaitableError:
             call.abandon()
             raise
@@ -251,7 +257,8 @@ class UserBotInstance:
 
     def _leave_alone(self, now_ns: int, seconds: float) -> None:
         # The service doesn't say whether one chat is meant or the bot; to go on with the others may make it longer.
-        self._paused_until_ns = max(self._paused_until_ns, now_ns + round(seconds * _NANOSECONDS))
+        until_ns = now_ns + round(min(seconds, LONGEST_PAUSE_SECONDS) * _NANOSECONDS)
+        self._paused_until_ns = max(self._paused_until_ns, until_ns)
         # Whoever waits for a limit would else go on in the midst of it.
         self._fleet.registry.surroundings.end_waits(self.breaker)
 

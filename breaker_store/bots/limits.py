@@ -1,7 +1,8 @@
 """How fast a bot may go: its own rate and concurrency, a rate for each chat, and one for all bots of the process.
 
-Rates are leaky buckets (aiolimiter, which python-telegram-bot limits its own calls with): after a quiet while as many
-calls go at once as one period allows. What is waited for comes in this order:
+Rates are leaky buckets (aiolimiter, which python-telegram-bot limits its own calls with) of a quarter of what a period
+allows: so much goes at once after a quiet while, and never more than five quarters in any period. A bucket of all of it
+would let twice the rate through in the first period. What is waited for comes in this order:
 
 1. the chat, since a queue for one chat must not take what calls to other chats need; one message at a time waits for what
    follows, or all that did would come at once in the end;
@@ -48,16 +49,19 @@ class ChatRates:
 TELEGRAM_CHATS: Final = ChatRates()
 """What Telegram asks for: https://core.telegram.org/bots/faq, "My bot is hitting limits"."""
 
-_MESSAGES = ("send", "forward", "copy", "edit")
-_NO_MESSAGES = frozenset({"sendchataction"})
+_NO_MESSAGES = re.compile(
+    "sendchataction|answer|approve|ban|close|create|decline|delete|export|get|hide|leave|pin|promote|read|reopen|restrict"
+    "|revoke|set|stop|unban|unhide|unpin"
+)
+"""How the names begin of those methods of Telegram's Bot API that concern a chat and send nothing to it."""
 
 
 def is_message(operation: str | None) -> bool:
-    """Tell whether a call sends a message, by its name as the API or a client writes it; one without a name may."""
-    if not operation or operation.startswith("<"):  # as Python calls a lambda
-        return True
-    name = operation.replace("_", "").lower()
-    return name.startswith(_MESSAGES) and name not in _NO_MESSAGES
+    """Tell whether a call may send a message, by its name as the API or a client writes it.
+
+    What has another name does: it may be a function of the bot's own, and to be slow is better than to be blocked.
+    """
+    return _NO_MESSAGES.match((operation or "").replace("_", "").lower()) is None
 
 
 def chat_of(chat_id: object) -> ChatId | None:
@@ -68,8 +72,9 @@ def chat_of(chat_id: object) -> ChatId | None:
 
 
 def rate_limiter(calls: float, seconds: float) -> AsyncLimiter:
-    """Make a limiter of so many calls in so many seconds; under one call it is one call in more seconds."""
-    return AsyncLimiter(max(1.0, calls), seconds * max(1.0, calls) / calls)
+    """Make a limiter of so many calls in so many seconds, a quarter of them at once, but at least one."""
+    at_once = max(1.0, calls / 4)
+    return AsyncLimiter(at_once, seconds * at_once / calls)
 
 
 class Chat(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Final
 
 import tenacity
 
-from breaker_store.core.failures import Category, ErrorReading
+from breaker_store.core.failures import BadAnswer, Category, ErrorReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,14 @@ def retrying(
             return False
         return state.attempt_number < policy.attempts_at(reading_of(state).category)
 
+    async def put_aside(state: tenacity.RetryCallState) -> None:
+        error = None if state.outcome is None else state.outcome.exception()
+        if isinstance(error, BadAnswer) and error.put_aside is not None:
+            await error.put_aside(error)
+
     return tenacity.AsyncRetrying(
         sleep=pause,
+        before_sleep=put_aside,
         retry=is_worth_it,
         wait=lambda state: policy.pause_seconds(state.attempt_number, reading_of(state)),
         stop=lambda state: not may_repeat(state.upcoming_sleep),

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import email.utils
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from http import HTTPStatus
@@ -64,10 +64,12 @@ class BadAnswer(Exception):  # noqa: N818 - no error to its client, which gives 
         headers: of the answer; a `Retry-After` is read from them.
         retry_after: seconds, if the body says so; None leaves it to the headers.
         description: what the body says of the reason, for the record; None if it says nothing.
+        put_aside: called with the error before a guard pauses for another attempt, so that the answer holds no connection meanwhile, and
+            can still be given to the caller; None where it holds none.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two are optional, and named
         self,
         answer: object,
         status: int,
@@ -75,6 +77,7 @@ class BadAnswer(Exception):  # noqa: N818 - no error to its client, which gives 
         *,
         retry_after: float | None = None,
         description: str | None = None,
+        put_aside: Callable[[BadAnswer], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(status)
         self.answer = answer
@@ -82,6 +85,7 @@ class BadAnswer(Exception):  # noqa: N818 - no error to its client, which gives 
         self.headers = headers or {}
         self.retry_after = retry_after
         self.description = description
+        self.put_aside = put_aside
 
     def __str__(self) -> str:
         phrase, description = _phrase(self.status), self.description or ""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -33,6 +33,7 @@ from breaker_store.integrations.http_calls import (
     SWITCHING_PROTOCOLS,
     RequestProtection,
     cancellation_under_way,
+    is_short,
     name_operation,
 )
 from breaker_store.runtime.protected_call import Guard, ProtectedCall
@@ -99,7 +100,7 @@ class _Sending:
             response = await self._handler(self._request)
         if response.status >= FIRST_BAD_STATUS:
             self._bad_answer = response
-            raise BadAnswer(response, response.status, response.headers)
+            raise BadAnswer(response, response.status, response.headers, put_aside=_put_aside)
         # Of an answer whose body has arrived the connection is gone already. One that goes on with another protocol has
         # no end that would tell anything.
         if response.connection is not None and response.status != SWITCHING_PROTOCOLS:
@@ -112,6 +113,14 @@ class _Sending:
         answer, self._bad_answer = self._bad_answer, None
         if answer is not None:
             answer.release()
+
+
+async def _put_aside(bad: BadAnswer) -> None:
+    """Read a short answer into memory, so that others have its connection during a pause."""
+    response = cast("aiohttp.ClientResponse", bad.answer)
+    if is_short(response.headers.get("Content-Length")):
+        with suppress(aiohttp.ClientError, TimeoutError):
+            await response.read()
 
 
 def _total_timeout(request: aiohttp.ClientRequest) -> AbstractContextManager[Any]:

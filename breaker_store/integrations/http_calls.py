@@ -17,6 +17,7 @@ Result = TypeVar("Result")
 
 FIRST_BAD_STATUS: Final = 400
 SWITCHING_PROTOCOLS: Final = 101
+SHORT_BYTES: Final = 65_536
 
 _TELEGRAM: Final = re.compile(r"(?:^|/)(?P<file>file/)?bot\d+:[^/]+/(?:test/)?(?P<rest>.+)$")
 
@@ -32,6 +33,11 @@ def name_operation(method: str, host: str, path: str) -> str:
     if telegram is not None and telegram["rest"].isidentifier():
         return telegram["rest"]
     return f"{method} {host}"
+
+
+def is_short(content_length: str | None) -> bool:
+    """Tell whether a body is known to be so short that it may be kept in memory."""
+    return content_length is not None and content_length.isdecimal() and int(content_length) <= SHORT_BYTES
 
 
 def cancellation_under_way() -> asyncio.CancelledError | None:

@@ -27,6 +27,7 @@ from breaker_store.integrations.http_calls import (
     SWITCHING_PROTOCOLS,
     RequestProtection,
     cancellation_under_way,
+    is_short,
     name_operation,
 )
 from breaker_store.runtime.protected_call import Guard, ProtectedCall
@@ -104,13 +105,27 @@ class _Sending:
         response = await self._transport.handle_async_request(self._request)
         if response.status_code >= FIRST_BAD_STATUS:
             self._bad_answer = response
-            raise BadAnswer(response, response.status_code, response.headers)
+            raise BadAnswer(response, response.status_code, response.headers, put_aside=self._put_aside)
         # A transport for tests may give an answer that has been read. A connection that goes on with another protocol
         # has no end that would tell anything.
         if not response.is_closed and response.status_code != SWITCHING_PROTOCOLS:
             call.leave_open()
             response.stream = _WatchedStream(cast("httpx.AsyncByteStream", response.stream), call)
         return response
+
+    async def _put_aside(self, bad: BadAnswer) -> None:
+        """Read a short answer into memory, so that others have its connection during a pause."""
+        response = self._bad_answer
+        if response is None or not is_short(response.headers.get("Content-Length")):
+            return
+        with suppress(httpx.TransportError):
+            raw = b"".join([chunk async for chunk in response.aiter_raw()])
+            self._bad_answer = bad.answer = httpx.Response(
+                response.status_code,
+                headers=response.headers,
+                stream=httpx.ByteStream(raw),
+                extensions=response.extensions,
+            )
 
     async def close_bad_answer(self) -> None:
         """Give the connection back of an answer that nobody will read."""

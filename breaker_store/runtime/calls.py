@@ -13,7 +13,7 @@ from breaker_store.core.decide import Report
 from breaker_store.core.events import PERMANENT_REASON, Kind, Permit
 from breaker_store.core.failures import Category, ErrorReading, FailureTable
 from breaker_store.core.policy import Policy, error_name
-from breaker_store.errors import CircuitBreakerOpenError, NotCommittedError, RateLimitedError
+from breaker_store.errors import CircuitBreakerOpenError, NestedCallError, NotCommittedError, RateLimitedError
 from breaker_store.runtime.clock import NANOSECONDS_IN_MICROSECOND
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _TELLS_NOTHING = (
     CircuitBreakerOpenError,
     RateLimitedError,
     NotCommittedError,
+    NestedCallError,
     concurrent.futures.CancelledError,
 )
 

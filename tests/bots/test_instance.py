@@ -10,7 +10,14 @@ from collections.abc import Callable
 
 import pytest
 
-from breaker_store import BotSuspendedError, CircuitBreaker, CircuitBreakerOpenError, CircuitState, Policy
+from breaker_store import (
+    BotSuspendedError,
+    CircuitBreaker,
+    CircuitBreakerOpenError,
+    CircuitState,
+    NestedCallError,
+    Policy,
+)
 from breaker_store.bots import NO_RETRIES, TELEGRAM_CHATS, RateLimitedError, UserBotCredentials
 from breaker_store.core.events import Kind, Outcome, Verdict
 from breaker_store.core.state import BreakerState
@@ -246,6 +253,46 @@ async def test_the_refusal_of_another_guard_inside_is_passed_on_and_not_tried_ag
     with pytest.raises(CircuitBreakerOpenError):
         await outer.rate_limited_request(inner.rate_limited_request, Service().send_message)
     assert not [each for each in world.events() if isinstance(each, Outcome) and each.kind is Kind.FAILURE]
+
+
+@in_virtual_time
+async def test_a_pause_of_years_is_one_of_a_day() -> None:
+    world = World(failures=FAILURES)
+    with pytest.raises(TooFastError):
+        await world.bot().rate_limited_request(Service(TooFastError(1e300)).send_message)
+    assert world.bot().get_health().paused_seconds == pytest.approx(86_400)
+
+
+@in_virtual_time
+async def test_a_call_within_a_call_of_the_same_bot_is_refused_and_is_no_outcome() -> None:
+    world, service = World(), Service()
+    bot = world.bot(concurrency=1)
+
+    async def send_through_an_adapter() -> str:
+        return await bot.rate_limited_request(service.send_message)
+
+    with pytest.raises(NestedCallError, match="user 101's bot"):
+        await bot.rate_limited_request(send_through_an_adapter)
+    assert (service.calls, world.events()) == (0, [])
+    assert await bot.rate_limited_request(service.send_message) == "sent hi to 1"
+
+
+@in_virtual_time
+async def test_a_call_within_a_call_of_another_bot_and_one_after_it_go_through() -> None:
+    world, service = World(), Service()
+    bot, other = world.bot(101), world.bot(102)
+    later: list[asyncio.Task[str]] = []
+
+    async def send_later() -> str:
+        await asyncio.sleep(1)
+        return await bot.rate_limited_request(service.send_message)
+
+    async def send() -> str:
+        later.append(asyncio.create_task(send_later()))
+        return await other.rate_limited_request(service.send_message)
+
+    assert await bot.rate_limited_request(send) == "sent hi to 1"
+    assert await later[0] == "sent hi to 1"
 
 
 def test_the_token_is_not_in_what_an_instance_prints() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from breaker_store import BreakerStoreError, CircuitBreakerOpenError, CircuitState, Policy
+from breaker_store.bots import BotFleet, UserBotCredentials
 from breaker_store.core.events import Kind, Outcome, StoredEvent, Verdict
 from breaker_store.failures import HTTP, Category
 from breaker_store.integrations.http_calls import name_operation
@@ -376,6 +377,22 @@ async def test_a_guard_that_tries_again_has_the_bad_answer_closed_before(
     first, second = recording.events()
     assert isinstance(second, Outcome)
     assert (first.kind, second.kind, second.attempt) == (Kind.FAILURE, Kind.SUCCESS, 2)
+
+
+async def test_a_bot_that_has_to_wait_holds_no_connection_meanwhile(
+    make_client: MakeClient, service: Service, recording: Recording
+) -> None:
+    bot = BotFleet(recording.registry).get_instance(UserBotCredentials(1, TOKEN))
+    guards = {"/1/send": bot, "/2/send": recording.registry.get_breaker(2)}
+    service.told.append(status(429, "Retry-After: 50"))
+    async with make_client(guard_of=lambda request: guards[request.url.path], timeout_seconds=2) as client:
+        waiting = asyncio.create_task(client.post(service.address + "/1/send"))
+        async with asyncio.timeout(2):
+            while not bot.get_health().waiting:  # noqa: ASYNC110 - nothing tells it
+                await asyncio.sleep(0.01)
+        assert await client.post(service.address + "/2/send") == (200, b"200")
+        bot.breaker.suspend()
+        assert await waiting == (429, b"429")
 
 
 async def test_the_last_bad_answer_reaches_the_caller_whole(
