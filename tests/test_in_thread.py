@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import inspect
 import os
@@ -29,6 +30,7 @@ from breaker_store import (
     LedgerError,
     Policy,
     SchemaError,
+    Transition,
 )
 from breaker_store.failures import REQUESTS
 from breaker_store.in_thread import StoreOptions, open_in_thread
@@ -156,6 +158,19 @@ def test_after_the_end_calls_go_on_in_memory(database_url: str, caplog: pytest.L
     assert "nothing is stored any more" in caplog.text
     with pytest.raises(LedgerError):
         store.flush_sync()
+
+
+async def test_a_listener_hears_on_its_own_loop_though_the_store_has_another(database_url: str) -> None:
+    heard: asyncio.Queue[threading.Thread] = asyncio.Queue()
+
+    async def hear(_user_id: int | None, _transition: Transition) -> None:
+        heard.put_nowait(threading.current_thread())
+
+    with open_in_thread(database_url=database_url) as store:
+        store.registry.subscribe(hear)
+        store.registry.get_breaker(USER).force_open()
+        async with asyncio.timeout(5):
+            assert await heard.get() is threading.current_thread()
 
 
 async def test_on_the_event_loop_itself_there_is_no_waiting_for_a_flush(database_url: str) -> None:
