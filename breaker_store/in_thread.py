@@ -4,7 +4,8 @@
         store.registry.get_breaker(101).call_sync(requests.post, url, json=message)
 
 Signals belong to the main thread, so they end the `with` there: Ctrl-C as it always does, and SIGTERM, where nobody else
-handles it, by a `SystemExit`, after which the store is closed and the process ends by the signal.
+handles it, by a `SystemExit`, after which the store is closed and the process ends by the signal. One that comes while the
+store is being closed lets that go on; a second one, of either, does not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from anyio.from_thread import BlockingPortal
 from breaker_store.core.failures import FailureTable
 from breaker_store.core.policy import Policy
 from breaker_store.runtime.registry import CircuitBreakerRegistry
-from breaker_store.runtime.termination import exit_at_sigterm
+from breaker_store.runtime.termination import ctrl_c_waits, exit_at_sigterm
 from breaker_store.settings import Durability
 from breaker_store.store import BreakerStore
 
@@ -59,12 +60,18 @@ def open_in_thread(**options: Unpack[StoreOptions]) -> Iterator[BreakerStore]:
         store = stack.enter_context(
             portal.wrap_async_context_manager(BreakerStore.open(**options, drain_on_sigterm=False))
         )
+        was_interrupted = False
         try:
             yield store
+        except KeyboardInterrupt:
+            was_interrupted = True
+            raise
         finally:
             closing()
             if os.getpid() != opened_by:
                 stack.pop_all()
+            with ctrl_c_waits(is_second=was_interrupted):
+                stack.close()
 
 
 @contextmanager

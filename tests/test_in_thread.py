@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import inspect
 import os
@@ -29,6 +30,7 @@ from breaker_store import (
     LedgerError,
     Policy,
     SchemaError,
+    Transition,
 )
 from breaker_store.failures import REQUESTS
 from breaker_store.in_thread import StoreOptions, open_in_thread
@@ -158,6 +160,19 @@ def test_after_the_end_calls_go_on_in_memory(database_url: str, caplog: pytest.L
         store.flush_sync()
 
 
+async def test_a_listener_hears_on_its_own_loop_though_the_store_has_another(database_url: str) -> None:
+    heard: asyncio.Queue[threading.Thread] = asyncio.Queue()
+
+    async def hear(_user_id: int | None, _transition: Transition) -> None:
+        heard.put_nowait(threading.current_thread())
+
+    with open_in_thread(database_url=database_url) as store:
+        store.registry.subscribe(hear)
+        store.registry.get_breaker(USER).force_open()
+        async with asyncio.timeout(5):
+            assert await heard.get() is threading.current_thread()
+
+
 async def test_on_the_event_loop_itself_there_is_no_waiting_for_a_flush(database_url: str) -> None:
     async with BreakerStore.open(database_url=database_url) as store:
         with pytest.raises(RuntimeError, match=r"`await store\.flush\(\)`"):
@@ -205,6 +220,13 @@ def wait(store):
     finally:
         say("leaving")
 
+def call_when_told(store):
+    say("ready")
+    sys.stdin.readline()
+    for _ in range(500):
+        store.registry.get_breaker(101).call_sync(ok)
+    say("leaving")
+
 def wait_with_busy_threads(store):
     for _ in range(4):
         threading.Thread(target=call_for_ever, args=(store.registry.get_breaker(102),), daemon=True).start()
@@ -226,7 +248,8 @@ if body == "handle":
 with open_in_thread(database_url=database_url) as store:
     for _ in range(500):
         store.registry.get_breaker(101).call_sync(ok)
-    {"wait": wait, "busy": wait_with_busy_threads, "handle": wait, "fork": fork}[body](store)
+    bodies = {"wait": wait, "busy": wait_with_busy_threads, "handle": wait, "told": call_when_told, "fork": fork}
+    bodies[body](store)
 say("left")
 """
 
@@ -259,6 +282,28 @@ def test_ctrl_c_ends_the_block_and_stores_what_waits(database_url: str) -> None:
     assert stored(database_url) == {Kind.SUCCESS: 500}
 
 
+def test_ctrl_c_lets_a_store_that_is_closing_store_what_waits(database_url: str, owner_url: str) -> None:
+    command = [sys.executable, "-c", PROGRAM, database_url, "told"]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1) as process,
+        psycopg.connect(owner_url) as owner,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        owner.execute("LOCK TABLE writer_batches")
+        process.stdin.write("go on\n")
+        assert process.stdout.readline() == "leaving\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        owner.rollback()
+        _, complaints = process.communicate(timeout=30)
+    assert (process.returncode, complaints.endswith("KeyboardInterrupt\n")) == (-signal.SIGINT, True)
+    assert stored(database_url) == {Kind.SUCCESS: 1000}
+
+
 def test_a_handler_of_the_programs_own_keeps_the_signal(database_url: str) -> None:
     code, said, complaints = run(database_url, "handle", signal.SIGTERM)
     assert (code, said) == (1, ["leaving"])
@@ -267,28 +312,63 @@ def test_a_handler_of_the_programs_own_keeps_the_signal(database_url: str) -> No
 
 
 ENDING = """
-import sys, time
-from breaker_store.runtime.termination import exit_at_sigterm
+import sys
+from breaker_store.runtime.termination import ctrl_c_waits, exit_at_sigterm
 
-with exit_at_sigterm() as closing:
+with exit_at_sigterm() as closing, ctrl_c_waits(is_second=sys.argv[1] == "interrupted"):
     closing()
     print("ready", flush=True)
     sys.stdin.readline()
     print("closed", flush=True)
+print("left", flush=True)
 """
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_sigterm_lets_a_store_that_is_closing_close_and_comes_through_the_second_time(times: int) -> None:
-    command = [sys.executable, "-c", ENDING]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def end(number: signal.Signals, times: int, how: str = "by itself") -> tuple[int, str]:
+    """Send a signal to a program that is closing its store, and give how it ended and what it said."""
+    command = [sys.executable, "-c", ENDING, how]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         for _ in range(times):
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             time.sleep(0.1)  # two that come at once are one
         said, _ = process.communicate("go on\n" if times == 1 else None, timeout=30)
-    assert (process.returncode, said) == (-signal.SIGTERM, "closed\n" if times == 1 else "")
+        return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("times", "said"), [(1, "closed\n"), (2, "")])
+def test_a_signal_lets_a_store_that_is_closing_close_and_comes_through_the_second_time(
+    number: signal.Signals, times: int, said: str
+) -> None:
+    assert end(number, times) == (-number, said)
+
+
+def test_ctrl_c_comes_through_where_an_earlier_one_has_ended_the_block() -> None:
+    assert end(signal.SIGINT, 1, "interrupted") == (-signal.SIGINT, "")
+
+
+ENDED_BY_ANOTHER = """
+import contextlib, os, signal, threading
+from breaker_store.runtime.termination import exit_at_sigterm
+
+stack = contextlib.ExitStack()
+stack.enter_context(exit_at_sigterm())
+thread = threading.Thread(target=stack.close)
+thread.start()
+thread.join()
+print("closed", flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_block_that_another_thread_ends_does_not_keep_sigterm_away() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDED_BY_ANOTHER], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "closed\n", "")
 
 
 FINALIZING = """

@@ -73,7 +73,7 @@ def instrument(
     registry: CollectorRegistry = prometheus_client.REGISTRY,
     users: Collection[int] = (),
 ) -> Iterator[None]:
-    """Have a store's metrics in a registry, for the length of a `with`, on the event loop of the store.
+    """Have a store's metrics in a registry, for the length of a `with`, in any thread.
 
     A context manager, as the store is one: so it ends before the store does, and nothing has to be remembered.
 
@@ -86,14 +86,15 @@ def instrument(
         ValueError: the registry has metrics of these names.
 
     """
+    make = store.registry.surroundings.decisions.make
     collector = _StoreCollector(store, frozenset(users))
     registry.register(collector)
     unsubscribe = store.recorder.subscribe(collector.take)
     try:
-        collector.look()
+        make(collector.look)
         yield
     finally:
-        collector.stop()
+        make(collector.stop)
         unsubscribe()
         registry.unregister(collector)
 
@@ -120,7 +121,7 @@ class _StoreCollector:
         self._timer: asyncio.TimerHandle | None = None
 
     def look(self) -> None:
-        """Read how recording goes, now and every second."""
+        """Read how recording goes, now and every second; on the event loop of the store."""
         self._stats = self._recorder.stats()
         self._timer = asyncio.get_running_loop().call_later(LOOK_INTERVAL_SECONDS, self.look)
 

@@ -8,7 +8,6 @@ import logging
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TypeAlias
 
 from breaker_store.core.events import Transition
@@ -23,10 +22,11 @@ BACKLOG_LIMIT = 1_000
 class Listeners:
     """Calls each subscriber with `(user_id, transition)`, in order, after the transition has been taken on.
 
-    A call happens in a later turn of the running event loop. In a thread where none runs it is that of the loop on which
-    the subscriber was added, or, if there is none, it happens at once, and whoever has something to decide waits for it:
-    so it is quick, and waits for no other thread. A subscriber that raises is logged; one whose coroutine is slow gets what it missed afterwards, up to `BACKLOG_LIMIT` transitions, beyond which
-    the newest are left out and that is logged.
+    A call happens in a later turn of the event loop on which the subscriber was added; where that runs no more, or was
+    none, of the one that runs where the transition is decided. With neither it happens at once, and whoever has something
+    to decide waits for it: so it is quick, and waits for no other thread. A subscriber that raises is logged; one whose
+    coroutine is slow gets what it missed afterwards, up to `BACKLOG_LIMIT` transitions, beyond which the newest are left
+    out and that is logged.
     """
 
     def __init__(self) -> None:
@@ -58,8 +58,10 @@ class _Subscription:
 
     def offer(self, user_id: int | None, transition: Transition) -> None:
         loop = running_loop()
+        if loop is not self._home and self._offer_at_home(user_id, transition):
+            return
         if loop is None:
-            self._offer_from_thread(user_id, transition)
+            self._call_without_loop(user_id, transition)
             return
         if len(self._backlog) >= BACKLOG_LIMIT:
             logger.warning(
@@ -71,13 +73,15 @@ class _Subscription:
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._task = loop.create_task(self._drain())
 
-    def _offer_from_thread(self, user_id: int | None, transition: Transition) -> None:
+    def _offer_at_home(self, user_id: int | None, transition: Transition) -> bool:
         # A forked child has its parent's loop, which looks as if it ran.
-        if self._home is not None and self._home.is_running() and self._pid == os.getpid():
-            with suppress(RuntimeError):  # it was closed just now
-                self._home.call_soon_threadsafe(self.offer, user_id, transition)
-                return
-        self._call_without_loop(user_id, transition)
+        if self._home is None or not self._home.is_running() or self._pid != os.getpid():
+            return False
+        try:
+            self._home.call_soon_threadsafe(self.offer, user_id, transition)
+        except RuntimeError:  # it was closed just now
+            return False
+        return True
 
     async def _drain(self) -> None:
         while self._backlog:

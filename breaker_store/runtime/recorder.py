@@ -241,7 +241,9 @@ class Recorder:
         lost = self._spool_the_rest(left) + self._journal.missed.total()
         if lost:
             self.tally.lost[GapReason.ENDED] += lost
-            why = self.tally.last_error or "the time to do it ran out"
+            why = self.tally.last_error or (
+                "the time to do it ran out" if left else "they came while the store was being closed"
+            )
             logger.error("%d events were not stored and are lost: %s", lost, why)
         self._waiters.fail("the store was closed before this was stored")
         self._journal.begin()

@@ -1,4 +1,4 @@
-"""SIGTERM, where nobody else handles it: stores are closed first, then the process ends by the signal as it would."""
+"""SIGTERM and Ctrl-C, where nobody else handles them: stores are closed first, then the process ends as it would."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def ended_by_sigterm() -> Iterator[None]:
     A second SIGTERM takes effect at once. Nothing is changed where the signal has another handler already or is ignored,
     nor outside the main thread. A handler that is set within the block takes the place of ours.
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGTERM) not in {signal.SIG_DFL, _end}:
+    if not _is_main_thread() or signal.getsignal(signal.SIGTERM) not in {signal.SIG_DFL, _end}:
         yield
         return
     me = (asyncio.get_running_loop(), asyncio.current_task())
@@ -65,9 +64,10 @@ def exit_at_sigterm() -> Iterator[Callable[[], None]]:
     """Have SIGTERM raise `SystemExit` within this block, and take effect when the block has ended.
 
     Gives what to call when the block is about to end by itself: from then on the signal lets it end. A second SIGTERM
-    takes effect at once. Nothing is changed where `ended_by_sigterm` would change nothing.
+    takes effect at once. Nothing is changed where `ended_by_sigterm` would change nothing. A block that another thread
+    ends leaves its handler there, for only the main thread may change that: it then does as if there were none.
     """
-    is_ending = came = False
+    is_ending = came = has_ended = False
 
     def end() -> None:
         nonlocal is_ending
@@ -75,7 +75,7 @@ def exit_at_sigterm() -> Iterator[Callable[[], None]]:
 
     def hear(number: int, frame: FrameType | None) -> None:
         nonlocal came
-        if came:
+        if came or has_ended:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
         if not is_ending and _is_in_finalizer(frame):
@@ -87,18 +87,50 @@ def exit_at_sigterm() -> Iterator[Callable[[], None]]:
             end()
             raise SystemExit(128 + number)
 
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not _is_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield end
         return
     signal.signal(signal.SIGTERM, hear)
     try:
         yield end
     finally:
-        if signal.getsignal(signal.SIGTERM) is hear:
+        has_ended = True
+        if _is_main_thread() and signal.getsignal(signal.SIGTERM) is hear:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if came:
             signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
+def ctrl_c_waits(*, is_second: bool = False) -> Iterator[None]:
+    """Have Ctrl-C take effect when this block has ended, and a second one at once; `is_second` says that there was one.
+
+    Nothing is changed where somebody else handles it, nor outside the main thread.
+    """
+    is_ours = _is_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_second or not is_ours:
+        yield
+        return
+    came = False
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            signal.default_int_handler(number, frame)
+        came = True
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is hear:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _is_in_finalizer(frame: FrameType | None) -> bool:

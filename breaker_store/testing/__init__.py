@@ -36,7 +36,8 @@ A bot without an event loop is tested in the same way, by way of anyio::
             store.flush_sync()
             assert [event.operation for event in store.events(101)] == ["upper"]
 
-What waits on its event loop (limits of a rate, pauses before another attempt, time-outs) is tested in virtual time::
+What waits on its event loop (limits of a rate, pauses before another attempt, time-outs) is tested in virtual time, with
+which the clock of the store goes::
 
     import asyncio
     from breaker_store.bots import BotFleet, UserBotCredentials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from breaker_store.runtime.from_threads import flush_from_thread
 from breaker_store.runtime.recorder import Recorder
 from breaker_store.runtime.registry import CircuitBreakerRegistry
 from breaker_store.settings import Durability
+from breaker_store.testing.virtual_time import VirtualClock, VirtualTimeLoop
 
 
 class MemoryStore:
@@ -23,7 +25,8 @@ class MemoryStore:
 
     Attributes:
         registry: the breakers.
-        clock: the time of the breakers and of the log; it stands still until it is told to go on.
+        clock: the time of the breakers and of the log; it stands still until it is told to go on, or, in virtual time,
+            goes with the event loop's.
         log: what is stored, and the proof of it.
         recorder: how recording goes, as in a `BreakerStore`.
 
@@ -70,7 +73,7 @@ async def memory_store(
     Args:
         policy: the rules of its breakers; None for the default ones.
         failures: what errors mean to them, such as `breaker_store.failures.KNOWN_CLIENTS`.
-        clock: one that the test has already; None makes one.
+        clock: one that the test has already, and moves by hand; None makes one.
         durability: as of a `BreakerStore`, but for "journaled": there is no spool.
 
     Raises:
@@ -80,7 +83,7 @@ async def memory_store(
     chosen = Durability.of(durability)
     if chosen is Durability.JOURNALED:
         raise ConfigurationError("a store in memory has no spool, and durability 'journaled' needs one")
-    clock = clock or FakeClock()
+    clock = clock or _new_clock()
     registry = CircuitBreakerRegistry(policy=policy, failures=failures, clock=clock)
     store = MemoryStore(registry, clock, chosen)
     with registry.surroundings.claimed_by_a_store():
@@ -89,3 +92,8 @@ async def memory_store(
             yield store
         finally:
             await store.recorder.close(drain_seconds=10.0)
+
+
+def _new_clock() -> FakeClock:
+    loop = asyncio.get_running_loop()
+    return VirtualClock(loop) if isinstance(loop, VirtualTimeLoop) else FakeClock()

@@ -8,6 +8,8 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from breaker_store.runtime.clock import ManualClock as FakeClock
+
 _TURN_SECONDS = 1e-9
 
 
@@ -43,8 +45,23 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return 1_000.0 + self._jumping.passed
 
 
+class VirtualClock(FakeClock):
+    """A clock that goes with such a loop, so that a breaker's wait passes too; it can be told to go on besides."""
+
+    __slots__ = ()
+
+    def __init__(self, loop: VirtualTimeLoop) -> None:
+        super().__init__()
+        begun, told_ns = loop.time(), self.monotonic_ns
+        self.monotonic_ns = lambda: told_ns() + round((loop.time() - begun) * 1_000_000_000)
+
+
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Have a test run on a loop of its own, on which no waiting takes any time."""
+    """Have a test run on a loop of its own, on which no waiting takes any time.
+
+    The clock of a `memory_store` that is opened in it goes with the loop's. One of an async fixture is of another loop. For
+    pytest it is a plain function, so it has no `@pytest.mark.asyncio`.
+    """
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:

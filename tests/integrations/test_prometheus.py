@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from breaker_store import BreakerStore, CircuitBreakerOpenError, Policy
+from breaker_store.in_thread import open_in_thread
 from breaker_store.integrations import prometheus
 from breaker_store.integrations.prometheus import instrument
 
@@ -254,6 +255,15 @@ async def test_nothing_is_left_of_it_afterwards(
     assert (await scrape()).samples == []
     with instrument(store, metrics):
         assert (await scrape()).of("breaker_store_events_total") == {}
+
+
+def test_bots_without_an_event_loop_have_metrics_too(database_url: str, metrics: CollectorRegistry) -> None:
+    with open_in_thread(database_url=database_url) as store, instrument(store, metrics):
+        store.registry.get_breaker(USER).call_sync(int)
+        store.flush_sync()
+        scraped = Scraped(prometheus_client.generate_latest(metrics).decode())
+    assert scraped.of("breaker_store_events_total") == {("", "success", "closed"): 1}
+    assert prometheus_client.generate_latest(metrics) == b""
 
 
 async def test_two_stores_do_not_mix_in_one_registry(store: BreakerStore, metrics: CollectorRegistry) -> None:

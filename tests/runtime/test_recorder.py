@@ -214,6 +214,17 @@ async def test_a_close_without_a_spool_says_how_much_is_lost_and_why(
     assert "7 events were not stored and are lost: the log is away" in caplog.text
 
 
+async def test_what_comes_during_a_close_that_stores_all_that_waits_is_said_to_have_come_too_late(
+    log: RuledLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with recording(log) as process:
+        await process.call(7)
+        process.recorder.subscribe(lambda _batch, _seconds: process.breaker.call_sync(int))
+        assert await process.close(10) == 0
+    assert log.numbers() == [1, 2, 3, 4, 5, 6, 7]
+    assert "1 events were not stored and are lost: they came while the store was being closed" in caplog.text
+
+
 async def test_a_close_that_is_cancelled_spools_what_waits(log: RuledLog, directory: Path) -> None:
     async with recording(log, directory) as process:
         log.hold()
