@@ -26,7 +26,7 @@ from typing import Any, Final, TypeAlias
 import tenacity
 
 from breaker_store.core.cleaning import clean_text
-from breaker_store.core.decide import (
+from breaker_store.core.commands import (
     Action,
     CarryOver,
     ChangePolicy,
@@ -35,9 +35,8 @@ from breaker_store.core.decide import (
     Reset,
     Resume,
     Suspend,
-    decide,
-    end_after,
 )
+from breaker_store.core.decide import decide, end_after
 from breaker_store.core.events import EventId, Kind, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.core.standing import StateVersion

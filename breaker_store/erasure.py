@@ -23,7 +23,8 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 
 from breaker_store.core.cleaning import clean_text
-from breaker_store.core.decide import Erase, decide
+from breaker_store.core.commands import Erase
+from breaker_store.core.decide import decide
 from breaker_store.core.events import EventId, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState

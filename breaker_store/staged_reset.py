@@ -25,7 +25,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from breaker_store.core.decide import Reset, decide
+from breaker_store.core.commands import Reset
+from breaker_store.core.decide import decide
 from breaker_store.core.events import EventId, Transition
 from breaker_store.core.staged_resets import Settlement, reason_of
 from breaker_store.core.state import BreakerState

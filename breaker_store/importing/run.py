@@ -20,7 +20,8 @@ from typing import Final
 from uuid import UUID
 
 from breaker_store.core.cleaning import clean_name, clean_text
-from breaker_store.core.decide import Admit, Report, decide, permit_of
+from breaker_store.core.commands import Admit, Report
+from breaker_store.core.decide import decide, permit_of
 from breaker_store.core.events import (
     CircuitState,
     Event,

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Literal, ParamSpec, Self, TypeVar
 
-from breaker_store.core.decide import Abandon, Admit, decide, permit_of
+from breaker_store.core.commands import Abandon, Admit
+from breaker_store.core.decide import decide, permit_of
 from breaker_store.core.events import (
     CircuitState,
     Event,

@@ -6,17 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from breaker_store.core.cleaning import clean_text
-from breaker_store.core.decide import (
-    Action,
-    ChangePolicy,
-    ForceOpen,
-    Release,
-    Reset,
-    Resume,
-    Suspend,
-    decide,
-    end_after,
-)
+from breaker_store.core.commands import Action, ChangePolicy, ForceOpen, Release, Reset, Resume, Suspend
+from breaker_store.core.decide import decide, end_after
 from breaker_store.core.events import Event, EventId
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState

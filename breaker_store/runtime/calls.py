@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 from uuid import UUID
 
 from breaker_store.core.cleaning import clean_attempt, clean_name, clean_text
-from breaker_store.core.decide import Report
+from breaker_store.core.commands import Report
 from breaker_store.core.events import PERMANENT_REASON, Kind, Permit
 from breaker_store.core.failures import Category, ErrorReading, FailureTable
 from breaker_store.core.policy import Policy, error_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from breaker_store.core.decide import ForceOpen
+from breaker_store.core.commands import ForceOpen
 from breaker_store.core.events import CircuitState
 from breaker_store.runtime.breaker import CircuitBreaker
 

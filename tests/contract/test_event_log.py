@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from breaker_store import BotSuspendedError, CircuitState, LedgerError, Policy
-from breaker_store.core.decide import CarryOver
+from breaker_store.core.commands import CarryOver
 from breaker_store.core.events import Kind, Transition
 from breaker_store.ports import StoredBreaker
 from tests.contract.writing import QUICK, USER, Writer, send_together, timeless

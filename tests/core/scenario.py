@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, Literal
 
-from breaker_store.core.decide import (
+from breaker_store.core.commands import (
     Abandon,
     Admit,
     CarryOver,
@@ -19,9 +19,8 @@ from breaker_store.core.decide import (
     Reset,
     Resume,
     Suspend,
-    decide,
-    permit_of,
 )
+from breaker_store.core.decide import decide, permit_of
 from breaker_store.core.events import (
     PERMANENT_REASON,
     CircuitState,

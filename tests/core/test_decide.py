@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from breaker_store.core.decide import Admit, Report, decide
+from breaker_store.core.commands import Admit, Report
+from breaker_store.core.decide import decide
 from breaker_store.core.events import (
     CAUSES_LIMIT,
     CircuitState,

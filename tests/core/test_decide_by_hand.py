@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from breaker_store.core.decide import ChangePolicy, ForceOpen, Report, decide
+from breaker_store.core.commands import ChangePolicy, ForceOpen, Report
+from breaker_store.core.decide import decide
 from breaker_store.core.events import CircuitState, EventId, Kind, Permit, Transition
 from breaker_store.core.policy import GREATEST_TIMEOUT_SECONDS, Policy
 from breaker_store.core.state import BreakerState

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from breaker_store.core.decide import Erase
+from breaker_store.core.commands import Erase
 from breaker_store.core.events import CircuitState, Kind, Suspension, Transition
 from breaker_store.core.policy import GREATEST_TIMEOUT_SECONDS, Policy
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from breaker_store.core.decide import (
+from breaker_store.core.commands import (
     Abandon,
     Admit,
     CarryOver,
@@ -21,9 +21,8 @@ from breaker_store.core.decide import (
     Reset,
     Resume,
     Suspend,
-    decide,
-    permit_of,
 )
+from breaker_store.core.decide import decide, permit_of
 from breaker_store.core.events import (
     CAUSES_LIMIT,
     PERMANENT_REASON,

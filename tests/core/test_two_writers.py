@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from breaker_store.core.decide import (
+from breaker_store.core.commands import (
     Abandon,
     Admit,
     CarryOver,

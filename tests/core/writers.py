@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from breaker_store.core.decide import Command, decide, permit_of
+from breaker_store.core.commands import Command
+from breaker_store.core.decide import decide, permit_of
 from breaker_store.core.events import EventId, Outcome, Permit, StoredEvent, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.core.rebuild import ChainHead, rebuild_from

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from breaker_store.core.decide import Admit, Report, decide, permit_of
+from breaker_store.core.commands import Admit, Report
+from breaker_store.core.decide import decide, permit_of
 from breaker_store.core.events import EventId, Kind, Transition
 from breaker_store.core.state import BreakerState, evolve
 from breaker_store.demo.fleet import REQUEST_TIMEOUT_SECONDS

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from breaker_store.core.decide import Report, decide
+from breaker_store.core.commands import Report
+from breaker_store.core.decide import decide
 from breaker_store.core.events import CircuitState, EventId, Kind, Permit, Transition
 from breaker_store.core.policy import Policy
 from breaker_store.core.state import BreakerState, evolve

@@ -11,7 +11,16 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store import Policy
-from breaker_store.core.decide import Abandon, Admit, CarryOver, ChangePolicy, Report, Reset, Resume, Suspend
+from breaker_store.core.commands import (
+    Abandon,
+    Admit,
+    CarryOver,
+    ChangePolicy,
+    Report,
+    Reset,
+    Resume,
+    Suspend,
+)
 from breaker_store.core.events import (
     PERMANENT_REASON,
     EventId,

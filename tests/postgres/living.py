@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from breaker_store import BreakerStore, CircuitBreaker, CircuitBreakerRegistry, CircuitState, Policy
-from breaker_store.core.decide import Report, decide
+from breaker_store.core.commands import Report
+from breaker_store.core.decide import decide
 from breaker_store.core.events import Kind, Permit, Transition
 from breaker_store.core.state import BreakerState
 

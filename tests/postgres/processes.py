@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from breaker_store import CircuitBreakerOpenError, NotSuspendedError, Policy, SuspendedError
-from breaker_store.core.decide import CarryOver
+from breaker_store.core.commands import CarryOver
 from breaker_store.failures import HTTP, BadAnswer
 from breaker_store.postgres.event_log import PostgresEventLog
 from breaker_store.runtime.clock import ManualClock

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from breaker_store import CircuitBreaker, CircuitBreakerOpenError, Policy
-from breaker_store.core.decide import Admit, Report, decide
+from breaker_store.core.commands import Admit, Report
+from breaker_store.core.decide import decide
 from breaker_store.core.events import CircuitState, EventId, Kind, Outcome, Permit, StoredEvent
 from breaker_store.core.rebuild import rebuild
 from breaker_store.core.state import BreakerState, evolve
