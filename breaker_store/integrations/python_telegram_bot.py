@@ -11,8 +11,13 @@ import json
 from collections.abc import Collection
 from typing import Any, Final, cast
 
-from telegram.error import NetworkError
-from telegram.request import BaseRequest, HTTPXRequest, RequestData
+try:
+    from telegram.error import NetworkError
+    from telegram.request import BaseRequest, HTTPXRequest, RequestData
+except ModuleNotFoundError as error:
+    # On the package index "telegram" is something else.
+    error.add_note("it comes with breaker-store[python-telegram-bot]")
+    raise
 
 from breaker_store.core.failures import BadAnswer, FailureTable
 from breaker_store.errors import BreakerStoreError
