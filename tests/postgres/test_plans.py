@@ -210,5 +210,6 @@ async def test_a_summary_at_an_instant_looks_up_each_breaker_and_reads_no_day_wh
     at = await connection.fetchval("SELECT clock_timestamp() - interval '10 days'")
     nodes = await explain(connection, time_travel._SUMMARY, at, [10, 11, 12, 13, 14, 15, 16, 17, 18])
     assert len(days_read(nodes)) <= 2
-    assert rows_read(nodes, "breaker_outcomes") <= USERS
+    # Postgres rounds the rows of each of as many loops to hundredths.
+    assert rows_read(nodes, "breaker_outcomes") <= USERS * 1.01
     assert not scanned_whole(nodes)
