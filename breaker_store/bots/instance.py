@@ -13,7 +13,7 @@ from breaker_store.bots.budget import Taken
 from breaker_store.bots.credentials import UserBotCredentials
 from breaker_store.bots.limits import BotLimits, ChatId, chat_of, is_message
 from breaker_store.bots.nesting import refuse_nesting, within
-from breaker_store.bots.retrying import retrying
+from breaker_store.bots.retrying import retrying, take_apart
 from breaker_store.bots.watching import BotHealth, Watch
 from breaker_store.core.events import CircuitState
 from breaker_store.core.failures import Category, ErrorReading, FailureTable
@@ -214,7 +214,8 @@ class UserBotInstance:
             # Outside of all that, so that neither tenacity takes it for another attempt, nor its own cause is lost.
             raise last
         finally:
-            del first, last
+            take_apart(attempts)
+            del first, last, attempt
 
     async def _attempt(self, request: _Request, number: int) -> Any:
         await self._wait_for_permits(request, number)

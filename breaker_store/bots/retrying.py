@@ -76,6 +76,9 @@ class RetryPolicy:
 
 NO_RETRIES: Final = RetryPolicy(attempts=1)
 
+# One for all: it refers to itself.
+_ANY_ERROR: Final = tenacity.retry_if_exception_type(Exception)
+
 
 def retrying(
     policy: RetryPolicy,
@@ -95,10 +98,10 @@ def retrying(
         assert error is not None  # noqa: S101 - it is only asked after a failed attempt
         return read(error)
 
-    def is_worth_it(state: tenacity.RetryCallState) -> bool:
-        if state.outcome is None or not isinstance(state.outcome.exception(), Exception):
-            return False
-        return state.attempt_number < policy.attempts_at(reading_of(state).category)
+    def is_over(state: tenacity.RetryCallState) -> bool:
+        if state.attempt_number >= policy.attempts_at(reading_of(state).category):
+            return True
+        return not may_repeat(state.upcoming_sleep)
 
     async def put_aside(state: tenacity.RetryCallState) -> None:
         error = None if state.outcome is None else state.outcome.exception()
@@ -108,8 +111,20 @@ def retrying(
     return tenacity.AsyncRetrying(
         sleep=pause,
         before_sleep=put_aside,
-        retry=is_worth_it,
+        retry=_ANY_ERROR,
         wait=lambda state: policy.pause_seconds(state.attempt_number, reading_of(state)),
-        stop=lambda state: not may_repeat(state.upcoming_sleep),
-        reraise=True,
+        stop=is_over,
+        # Not an error of tenacity's, nor the attempt's through tenacity: whoever asked has that, and raises it.
+        retry_error_callback=lambda _state: None,
     )
+
+
+def take_apart(attempts: tenacity.AsyncRetrying) -> None:
+    """Part what refers to one another when the attempts are over: else only the garbage collector would free it.
+
+    A fleet in trouble makes enough of that for everybody to wait while it is collected.
+    """
+    attempts.iter_state.reset()
+    state: tenacity.RetryCallState = attempts._retry_state  # noqa: SLF001 - and it has the attempts
+    state.outcome = None
+    del attempts._retry_state  # noqa: SLF001

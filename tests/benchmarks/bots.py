@@ -41,6 +41,7 @@ DEAD_EVERY = 20
 SLICE_SECONDS = 5.0
 CALLS_A_SECOND_OF_A_BOT = 0.3
 TIME_OUT_SECONDS = 1.0
+PHASES = ("all of them well", "50 of them dead")
 DEAD_PATHS = ("/bad", "/revoked", "/silent", None)
 NANOSECONDS_IN_MILLISECOND = 1_000_000
 
@@ -145,7 +146,7 @@ class Fleet:
     """A thousand bots, each calling at its own random moments; who is dead changes with the phase."""
 
     def __init__(self, fleet: BotFleet, session: aiohttp.ClientSession, address: str) -> None:
-        self.phase = "warming up"
+        self.phase, _ = PHASES
         self.times: defaultdict[str, list[int]] = defaultdict(list)
         self.happened: Counter[str] = Counter()
         self._fleet = fleet
@@ -162,6 +163,12 @@ class Fleet:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def take_turns(self, times: int) -> None:
+        """Be well and have dead ones in turns, so often each."""
+        for _ in range(times):
+            for self.phase in PHASES:
+                await asyncio.sleep(SLICE_SECONDS)
+
     async def _work(self, number: int) -> None:
         bot = self._fleet.get_instance(UserBotCredentials(number + 1, f"token {number}"))
         dice = random.Random(number)
@@ -172,7 +179,7 @@ class Fleet:
 
     async def _call(self, bot: UserBotInstance, number: int) -> None:
         mortal, phase = number % DEAD_EVERY == 0, self.phase
-        is_dead = mortal and phase == "50 of them dead"
+        is_dead = mortal and phase == PHASES[1]
         path = DEAD_PATHS[number // DEAD_EVERY % len(DEAD_PATHS)] if is_dead else "/ok"
         started_ns = time.perf_counter_ns()
         try:
@@ -202,28 +209,26 @@ async def measure_fleet(url: str, seconds: float) -> list[Bar]:
         run_service() as address,
     ):
         fleet = Fleet(BotFleet(store.registry, requests_per_second=10_000), session, address)
-        # As a service does that minds its pauses: what is there when the work begins is not looked through again.
-        gc.collect()
-        gc.freeze()
         async with fleet.at_work():
-            await asyncio.sleep(SLICE_SECONDS)
-            for _ in range(max(1, round(seconds / SLICE_SECONDS))):
-                for phase in ("all of them well", "50 of them dead"):
-                    fleet.phase = phase
-                    await asyncio.sleep(SLICE_SECONDS)
+            await fleet.take_turns(1)
+            fleet.times.clear()
+            # As a service does that minds its pauses: what is there when it is at work is not looked through again.
+            gc.collect()
+            gc.freeze()
+            await fleet.take_turns(max(1, round(seconds / SLICE_SECONDS)))
             fleet.phase = "ending"
     return judge_fleet(fleet)
 
 
 def judge_fleet(fleet: Fleet) -> list[Bar]:
-    well, dead = fleet.times["all of them well"], fleet.times["50 of them dead"]
+    well, dead = (fleet.times[phase] for phase in PHASES)
     rows = [
         [
             phase,
             f"{len(times):,}",
             *(f"{percentile(times, at) / NANOSECONDS_IN_MILLISECOND:.2f}" for at in (50, 99, 99.9)),
         ]
-        for phase, times in (("all of them well", well), ("50 of them dead", dead))
+        for phase, times in zip(PHASES, (well, dead), strict=True)
     ]
     show("calls of the 950 healthy bots", ["", "calls", "p50 ms", "p99 ms", "p99.9 ms"], rows)
     for what, count in sorted(fleet.happened.items()):
