@@ -23,6 +23,7 @@ from breaker_store.demo.screen import Display, Introduction, choose_display
 from breaker_store.demo.serving import DEFAULT_PORT, HOST, bind_api_port, find_api, serve_api
 from breaker_store.demo.wording import describe_end, describe_known
 from breaker_store.errors import ConfigurationError
+from breaker_store.failures import AIOHTTP
 from breaker_store.rolling_up import rolling_up
 from breaker_store.runtime.recorder import Recorder
 from breaker_store.settings import Location
@@ -155,7 +156,7 @@ async def _database(location: Location, display: Display) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _store(database_url: str, result: _Result) -> AsyncIterator[BreakerStore]:
     async with BreakerStore.open(
-        database_url=database_url, policy=POLICY, drain_seconds=DRAIN_SECONDS
+        database_url=database_url, policy=POLICY, failures=AIOHTTP, drain_seconds=DRAIN_SECONDS
     ) as store:
         result.recorder = store.recorder
         yield store

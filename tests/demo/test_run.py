@@ -51,7 +51,7 @@ async def test_a_few_seconds_store_an_opening_with_its_cleaned_cause(
     assert "bot[hidden]/sendMessage" in opened["details"]
     assert make_token(1) not in opened["details"] + text
     assert {row["kind"] for row in outcomes} >= {1, 2}
-    assert re.search(r"user 102  closed -> open: 5 failures in a row; ClientResponseError: 503", text)
+    assert re.search(r"user 102  closed -> open: 5 failures in a row; ServiceUnavailable: 503", text)
     assert f"{stored:,} events were stored. To look at them: breaker-store history 102" in text
 
 
