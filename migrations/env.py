@@ -23,6 +23,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
 from breaker_store.errors import BreakerStoreError, ConfigurationError, MigrationBusyError
+from breaker_store.postgres import rollup_tables  # noqa: F401 - it adds its tables to the metadata
 from breaker_store.postgres.migrating import (
     LOCK_WAIT_SECONDS,
     VERSION_TABLE,

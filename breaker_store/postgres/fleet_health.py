@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from breaker_store.core.health import DEFAULT_THRESHOLDS, Status, judge_fleet
-from breaker_store.postgres import tables
+from breaker_store.postgres import rollup_tables
 from breaker_store.postgres.cursors import CursorError, read_cursor, write_cursor
 from breaker_store.postgres.queries import DEFAULT_PAGE, Page
 
@@ -54,13 +54,13 @@ class FleetHealth:
 
 async def fleet_health(connection: AsyncConnection) -> FleetHealth | None:
     """Tell how all bots were when they were judged last; None if they never were."""
-    row = (await connection.execute(select(tables.fleet_health))).mappings().one()
+    row = (await connection.execute(select(rollup_tables.fleet_health))).mappings().one()
     return None if row["judged_at"] is None else _read_fleet(row)
 
 
 async def judged_at(connection: AsyncConnection) -> datetime | None:
     """Tell when the bots were judged last; None if they never were."""
-    at: datetime | None = await connection.scalar(select(tables.fleet_health.c.judged_at))
+    at: datetime | None = await connection.scalar(select(rollup_tables.fleet_health.c.judged_at))
     return at
 
 
@@ -85,7 +85,7 @@ def _read_fleet(row: RowMapping) -> FleetHealth:
     )
 
 
-_TABLE: Final = tables.unhealthy_bots
+_TABLE: Final = rollup_tables.unhealthy_bots
 
 
 @dataclass(frozen=True, slots=True)

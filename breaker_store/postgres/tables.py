@@ -6,7 +6,7 @@ there. What a migrated database holds and what stands here is the same, and a te
 ``breaker_events`` is one logical table. Its transitions are one plain partition, kept for ever and with keys of their
 own. Its outcomes are a partition that is itself partitioned by day (see ``partitions``), so that retention can drop
 days whole. The two partitions stand here as tables, since a query that knows which it wants reads less through them;
-the days' leaves don't.
+the days' leaves don't. The roll-ups are in the module `rollup_tables`, which adds them to `metadata`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    Computed,
     Date,
     DateTime,
     Double,
@@ -75,7 +74,7 @@ metadata = MetaData(
 )
 
 
-def _instant() -> DateTime:
+def instant() -> DateTime:
     return DateTime(timezone=True)
 
 
@@ -84,7 +83,7 @@ def _event_columns() -> list[Column[Any]]:
     return [
         # The end of the call, on the database's clock; an imported event keeps its own time. Refusals that were counted
         # together have the time of the first, since a writer's times never run backwards.
-        Column("occurred_at", _instant(), nullable=False),
+        Column("occurred_at", instant(), nullable=False),
         Column("user_id", BigInteger, nullable=False),
         # The identity of the event: a run of a process, and the number of the event in that run, from 1.
         Column("writer_id", BigInteger, nullable=False),
@@ -197,18 +196,18 @@ states = Table(
     metadata,
     Column("user_id", BigInteger, primary_key=True, autoincrement=False),
     # Where the current count begins: may be early, never late. Null: nothing to fold, the counters are zero.
-    Column("tail_from", _instant()),
+    Column("tail_from", instant()),
     # The last failure that was marked, and whose it was (0: several at once): a success after it ends the run.
-    Column("tail_until", _instant()),
+    Column("tail_until", instant()),
     Column("tail_writer", BigInteger),
     # The identity of the last transition of the chain, which the next one must follow.
     Column("last_writer_id", BigInteger),
     Column("last_writer_seq", BigInteger),
     # When the current state began.
-    Column("since", _instant()),
-    Column("opened_at", _instant()),
+    Column("since", instant()),
+    Column("opened_at", instant()),
     # By this server's clock_timestamp(). Null: not open, or open until it is released.
-    Column("retry_at", _instant()),
+    Column("retry_at", instant()),
     Column("version", Integer, nullable=False, server_default=text("0")),
     Column("generation", Integer, nullable=False, server_default=text("0")),
     Column("era", Integer, nullable=False, server_default=text("0")),
@@ -265,9 +264,9 @@ batches = Table(
     # Null for a writer's first batch alone.
     Column("previous_digest", LargeBinary),
     # The earliest and latest occurred_at in the batch.
-    Column("earliest", _instant(), nullable=False),
-    Column("latest", _instant(), nullable=False),
-    Column("recorded_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("earliest", instant(), nullable=False),
+    Column("latest", instant(), nullable=False),
+    Column("recorded_at", instant(), nullable=False, server_default=func.clock_timestamp()),
     Column("xid", TransactionId, nullable=False, server_default=func.pg_current_xact_id()),
     # The salt, and the digest of what is countable. Null in format 1.
     Column("seal", LargeBinary),
@@ -320,15 +319,15 @@ gaps = Table(
     Column("writer_id", BigInteger, primary_key=True, autoincrement=False),
     Column("batch_no", BigInteger, primary_key=True, autoincrement=False),
     # On the database's clock: what is missing happened between them.
-    Column("first_at", _instant(), nullable=False),
-    Column("last_at", _instant(), nullable=False),
+    Column("first_at", instant(), nullable=False),
+    Column("last_at", instant(), nullable=False),
     Column("successes", BigInteger, nullable=False),
     Column("refusals", BigInteger, nullable=False),
     Column("failures", BigInteger, nullable=False),
     Column("transitions", BigInteger, nullable=False),
     # Events of which nothing is known but that there were so many.
     Column("unknown", BigInteger, nullable=False),
-    Column("recorded_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("recorded_at", instant(), nullable=False, server_default=func.clock_timestamp()),
     Column("gap_no", Integer, primary_key=True, autoincrement=False),
     # 1 the queue was full, 2 the spool was full, 3 refused by the database, 4 damaged, 5 contradicted by the ledger,
     # 6 forgotten by the database, 7 the store was closed.
@@ -341,9 +340,9 @@ recorders = Table(
     "recorders",
     metadata,
     Column("writer_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("started_at", _instant(), nullable=False),
+    Column("started_at", instant(), nullable=False),
     # No index: it would have to be changed with every report.
-    Column("reported_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("reported_at", instant(), nullable=False, server_default=func.clock_timestamp()),
     Column("queued", BigInteger, nullable=False),
     Column("flushed", BigInteger, nullable=False),
     Column("spooled", BigInteger, nullable=False),
@@ -401,9 +400,9 @@ webhooks = Table(
     Column("delivered", BigInteger, nullable=False, server_default=text("0")),
     Column("refused", BigInteger, nullable=False, server_default=text("0")),
     # By this server's clock_timestamp(): until then no other process delivers.
-    Column("leased_until", _instant(), nullable=False),
-    Column("last_delivered_at", _instant()),
-    Column("last_error_at", _instant()),
+    Column("leased_until", instant(), nullable=False),
+    Column("last_delivered_at", instant()),
+    Column("last_error_at", instant()),
     Column("holder", Uuid, nullable=False),
     Column("window_mark", Text),
     Column("last_error", Text),
@@ -416,12 +415,12 @@ webhooks = Table(
 access_tokens = Table(
     "access_tokens",
     metadata,
-    Column("created_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("created_at", instant(), nullable=False, server_default=func.clock_timestamp()),
     # Null: it never expires.
-    Column("expires_at", _instant()),
-    Column("revoked_at", _instant()),
+    Column("expires_at", instant()),
+    Column("revoked_at", instant()),
     # To the minute.
-    Column("last_used_at", _instant()),
+    Column("last_used_at", instant()),
     # The part of a token that is no secret, by which it is looked up.
     Column("public_id", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
@@ -439,11 +438,11 @@ staged_resets = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("per_second", Double, nullable=False),
-    Column("created_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("created_at", instant(), nullable=False, server_default=func.clock_timestamp()),
     # When it was stopped or done.
-    Column("ended_at", _instant()),
+    Column("ended_at", instant()),
     # By this server's clock_timestamp(): until then no other process carries it out.
-    Column("leased_until", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("leased_until", instant(), nullable=False, server_default=func.clock_timestamp()),
     Column("holder", Uuid),
     Column("total", Integer, nullable=False),
     Column("reset_count", Integer, nullable=False, server_default=text("0")),
@@ -470,7 +469,7 @@ staged_reset_breakers = Table(
     metadata,
     Column("staged_reset_id", BigInteger, ForeignKey("staged_resets.id"), primary_key=True),
     Column("user_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("settled_at", _instant()),
+    Column("settled_at", instant()),
     # The reset, as an event.
     Column("writer_id", BigInteger),
     Column("writer_seq", BigInteger),
@@ -484,191 +483,10 @@ staged_reset_breakers = Table(
 )
 
 
-def _rollup_key() -> list[Column[Any]]:
-    return [
-        Column("started_at", _instant()),
-        Column("user_id", BigInteger),
-    ]
-
-
-def _drops() -> Column[Any]:
-    # How often the outcomes of the UTC day had been dropped when this was counted. Rows of an earlier number are never
-    # counted again: what holds is the sum over all of them.
-    return Column("drops", SmallInteger)
-
-
-def _details_of_calls() -> list[Column[Any]]:
-    return [
-        # A number for each bucket of the histogram that has calls, in their order: bucket * 2^40 + calls.
-        Column("durations", ARRAY(BigInteger), nullable=False),
-        # Of the failures that have one: how many of each. Null: none has.
-        Column("error_types", JSONB),
-    ]
-
-
-def _quantiles() -> list[Column[Any]]:
-    # Worked out of the histogram when it was counted. Null: of no call it is known how long it took.
-    return [Column(name, Double) for name in ("p50_us", "p95_us", "p99_us")]
-
-
-def _rollups_by_time(table: str) -> Index:
-    return Index(
-        f"{table}_by_time", "started_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}
-    )
-
-
-# Most columns are the fields of `core.health.Tally`.
-minute_rollups = Table(
-    "minute_rollups",
-    metadata,
-    *_rollup_key(),
-    Column("refusals", BigInteger, nullable=False),
-    Column("duration_us", BigInteger, nullable=False),
-    Column("weighted_us", Double, nullable=False),
-    Column("weight_left", Double, nullable=False),
-    Column("first_duration_us", BigInteger),
-    Column("successes", Integer, nullable=False),
-    Column("failures", Integer, nullable=False),
-    Column("failure_run", Integer, nullable=False),
-    _drops(),
-    *_details_of_calls(),
-    PrimaryKeyConstraint("user_id", "started_at", "drops"),
-    _rollups_by_time("minute_rollups"),
-    comment="What the outcomes of a user in a minute add up to, a partition per UTC day",
-    postgresql_partition_by="RANGE (started_at)",
-)
-
-
-def _longer_rollups(name: str, comment: str, **options: Any) -> Table:
-    return Table(
-        name,
-        metadata,
-        *_rollup_key(),
-        Column("refusals", BigInteger, nullable=False),
-        Column("duration_us", BigInteger, nullable=False),
-        *_quantiles(),
-        Column("successes", Integer, nullable=False),
-        Column("failures", Integer, nullable=False),
-        # Of which it is known how long they took.
-        Column("timed_calls", Integer, nullable=False),
-        _drops(),
-        *_details_of_calls(),
-        PrimaryKeyConstraint("user_id", "started_at", "drops"),
-        _rollups_by_time(name),
-        comment=comment,
-        **options,
-    )
-
-
-hour_rollups = _longer_rollups(
-    "hour_rollups",
-    "What the outcomes of a user in an hour add up to, a partition per month",
-    postgresql_partition_by="RANGE (started_at)",
-)
-
-day_rollups = _longer_rollups("day_rollups", "What the outcomes of a user on a UTC day add up to")
-
-fleet_rollups = Table(
-    "fleet_rollups",
-    metadata,
-    Column("started_at", _instant()),
-    Column("successes", BigInteger, nullable=False),
-    Column("failures", BigInteger, nullable=False),
-    Column("refusals", BigInteger, nullable=False),
-    Column("duration_us", BigInteger, nullable=False),
-    Column("timed_calls", BigInteger, nullable=False),
-    *_quantiles(),
-    # The users that had an outcome.
-    Column("bots", Integer, nullable=False),
-    # 0 minute, 1 hour, 2 day.
-    Column("bucket", SmallInteger),
-    Column("drops", SmallInteger),
-    *_details_of_calls(),
-    PrimaryKeyConstraint("bucket", "started_at", "drops"),
-    comment="What the outcomes of all users in a minute, hour or day add up to",
-)
-
-rollup_marks = Table(
-    "rollup_marks",
-    metadata,
-    Column("started_at", _instant()),
-    Column("bucket", SmallInteger),
-    PrimaryKeyConstraint("bucket", "started_at"),
-    comment="The minutes, hours and days that are to be counted, since outcomes were stored that are of them",
-)
-
-rollup_progress = Table(
-    "rollup_progress",
-    metadata,
-    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
-    # When the last run that got to its end began: all that was over and stored then is counted.
-    Column("rolled_up_at", _instant()),
-    # The server's system identifier. On another one, where a dump was restored, the snapshot means nothing.
-    Column("server_id", BigInteger),
-    # The batches that it sees are marked. Null: none is.
-    Column("snapshot", TransactionSnapshot),
-    CheckConstraint("singleton", "one_row"),
-    comment="One row: what of the ledger has been marked to be counted",
-)
-
-unhealthy_bots = Table(
-    "unhealthy_bots",
-    metadata,
-    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
-    # From which judgement on it has this status.
-    Column("since", _instant(), nullable=False),
-    # What it was judged by; null where there was nothing to tell it from.
-    Column("error_rate", Double),
-    Column("mean_ms", Double),
-    Column("average_ms", Double),
-    Column("failure_run", Integer, nullable=False),
-    # 1 degraded, 2 unhealthy, 3 suspended.
-    Column("status", SmallInteger, nullable=False),
-    Column("findings", ARRAY(Text), nullable=False),
-    # In the list, worst first. Whom an operator suspended is known to them: it comes last.
-    Column(
-        "place",
-        ARRAY(BigInteger),
-        Computed(
-            """ARRAY[
-                (CASE status WHEN 2 THEN 0 WHEN 1 THEN 1 ELSE 2 END)::bigint,
-                (- round(COALESCE(error_rate, 0::double precision) * 1000000::double precision))::bigint,
-                (- failure_run)::bigint,
-                user_id
-            ]""",
-            persisted=True,
-        ),
-        nullable=False,
-        unique=True,
-    ),
-    comment="The bots that are not healthy, as of when the fleet was judged last",
-)
-
-fleet_health = Table(
-    "fleet_health",
-    metadata,
-    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
-    # The end of the window. Null: not yet judged.
-    Column("judged_at", _instant()),
-    Column("bots", BigInteger, nullable=False, server_default=text("0")),
-    Column("degraded", BigInteger, nullable=False, server_default=text("0")),
-    Column("unhealthy", BigInteger, nullable=False, server_default=text("0")),
-    Column("suspended", BigInteger, nullable=False, server_default=text("0")),
-    # What the outcomes of the window add up to.
-    Column("successes", BigInteger, nullable=False, server_default=text("0")),
-    Column("failures", BigInteger, nullable=False, server_default=text("0")),
-    Column("refusals", BigInteger, nullable=False, server_default=text("0")),
-    Column("duration_us", BigInteger, nullable=False, server_default=text("0")),
-    # Those whose duration is known.
-    Column("timed_calls", BigInteger, nullable=False, server_default=text("0")),
-    CheckConstraint("singleton", "one_row"),
-    comment="One row: how many bots were not healthy when the fleet was judged last, and its sums of the window",
-)
-
 dropped_partitions = Table(
     "dropped_partitions",
     metadata,
-    Column("dropped_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("dropped_at", instant(), nullable=False, server_default=func.clock_timestamp()),
     Column("outcomes", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("day", Date),
@@ -683,7 +501,7 @@ dropped_partitions = Table(
 dropped_rollups = Table(
     "dropped_rollups",
     metadata,
-    Column("dropped_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("dropped_at", instant(), nullable=False, server_default=func.clock_timestamp()),
     # Null: rows among others.
     Column("bytes", BigInteger),
     Column("first_day", Date),
@@ -698,7 +516,7 @@ dropped_rollups = Table(
 retention = Table(
     "retention",
     metadata,
-    Column("set_at", _instant(), nullable=False, server_default=func.clock_timestamp()),
+    Column("set_at", instant(), nullable=False, server_default=func.clock_timestamp()),
     # After the youngest of it was stored.
     Column("keep_days", Integer, nullable=False),
     # Whether days that an import touched go too.

@@ -12,7 +12,10 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 
-from breaker_store.postgres import migrating
+from breaker_store.postgres import (
+    migrating,
+    rollup_tables,  # noqa: F401 - it adds its tables to the metadata
+)
 from breaker_store.postgres.tables import metadata
 from breaker_store.postgres.verification import verify
 

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from breaker_store.errors import ConfigurationError, NotMigratedError
+from breaker_store.postgres import rollup_tables  # noqa: F401 - it adds its tables to the metadata
 from breaker_store.postgres.migrating import VERSION_TABLE
 from breaker_store.postgres.privileges import (
     DEFAULT_APPLICATION,
