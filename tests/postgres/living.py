@@ -13,7 +13,7 @@ from breaker_store import BreakerStore, CircuitBreaker, CircuitBreakerRegistry, 
 from breaker_store.core.commands import Report
 from breaker_store.core.decide import decide
 from breaker_store.core.events import Kind, Permit, Transition
-from breaker_store.core.state import BreakerState
+from breaker_store.core.state import BreakerState, Start
 
 USER = 101
 QUICK = Policy(failure_threshold=2, timeout_seconds=30, success_threshold=2)
@@ -92,8 +92,16 @@ def timeless(state: BreakerState) -> BreakerState:
         opened_at=None,
         retry_at=None,
         suspension=state.suspension and replace(state.suspension, at=0),
-        start=state.start._replace(failures=tuple(replace(each, at=0) for each in state.start.failures)),
+        start=what_still_counts(state),
     )
+
+
+def what_still_counts(state: BreakerState) -> Start:
+    """Give with what the count began, as far as no success has ended that: then it means nothing, and no row keeps it."""
+    begun = state.start.failures
+    if state.failures[: len(begun)] != begun or state.failure_count < state.start.failure_count:
+        return state.start._replace(failure_count=0, failures=())
+    return state.start._replace(failures=tuple(replace(each, at=0) for each in begun))
 
 
 async def stored_live_state(store: BreakerStore, user_id: int = USER) -> BreakerState:

@@ -67,6 +67,7 @@ async def test_the_state_after_a_restart_is_the_live_one_and_what_the_events_mea
 @example(history=run("0fail 0send 1restart 1succeed 1send 0fail 0send"))
 @example(history=run("0fail 1fail 1send 0send 0wait 1wait 1succeed 1send"))
 @example(history=run("0set_policy 1set_policy 0send 1fail 1fail 1send"))
+@example(history=[(0, "fail"), (0, "carry_over"), (0, "succeed"), (1, "hear"), (0, "fail")])
 async def test_whoever_wrote_it_the_state_at_start_up_is_what_the_events_mean(
     processes: list[Process], connection: asyncpg.Connection, history: list[tuple[int, str]]
 ) -> None:
