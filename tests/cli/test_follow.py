@@ -77,9 +77,10 @@ def test_refuses_what_is_no_position(call: Invoke, text: str):
 
 async def hear(output: TextIO) -> str:
     """Read a line while the proxy, which runs in this loop, goes on."""
-    return await asyncio.wait_for(asyncio.to_thread(output.readline), 20)
+    return await asyncio.wait_for(asyncio.to_thread(output.readline), 60)
 
 
+@pytest.mark.timeout(150)  # a connection to a server that has just gone may hang until its own time-out
 async def test_goes_on_after_an_outage_and_in_a_restored_database(
     start: Start, restored: Restored, database_url: str
 ):
