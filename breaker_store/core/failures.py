@@ -50,7 +50,6 @@ BY_STATUS: Final = "by_status"
 
 FIRST_ERROR_STATUS: Final = 400
 
-Key: TypeAlias = "type[BaseException] | str | int"
 Meaning: TypeAlias = "Category | Literal['by_status']"
 
 

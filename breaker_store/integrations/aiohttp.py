@@ -25,11 +25,10 @@ from typing import Any, cast
 
 import aiohttp
 
-from breaker_store.core.failures import BadAnswer, FailureTable
+from breaker_store.core.failures import FIRST_ERROR_STATUS, BadAnswer, FailureTable
 from breaker_store.failures import AIOHTTP
 from breaker_store.integrations.guards import choose_guard
 from breaker_store.integrations.http_calls import (
-    FIRST_BAD_STATUS,
     SWITCHING_PROTOCOLS,
     RequestProtection,
     cancellation_under_way,
@@ -98,7 +97,7 @@ class _Sending:
         self.release_bad_answer()
         with _total_timeout(self._request):
             response = await self._handler(self._request)
-        if response.status >= FIRST_BAD_STATUS:
+        if response.status >= FIRST_ERROR_STATUS:
             self._bad_answer = response
             raise BadAnswer(response, response.status, response.headers, put_aside=_put_aside)
         # Of an answer whose body has arrived the connection is gone already. One that goes on with another protocol has

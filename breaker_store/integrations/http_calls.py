@@ -15,7 +15,6 @@ from breaker_store.runtime.protected_call import Guard, ProtectedCall
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
-FIRST_BAD_STATUS: Final = 400
 SWITCHING_PROTOCOLS: Final = 101
 SHORT_BYTES: Final = 65_536
 

@@ -19,11 +19,10 @@ from typing import cast
 
 import httpx
 
-from breaker_store.core.failures import BadAnswer, FailureTable
+from breaker_store.core.failures import FIRST_ERROR_STATUS, BadAnswer, FailureTable
 from breaker_store.failures import HTTPX
 from breaker_store.integrations.guards import choose_guard
 from breaker_store.integrations.http_calls import (
-    FIRST_BAD_STATUS,
     SWITCHING_PROTOCOLS,
     RequestProtection,
     cancellation_under_way,
@@ -103,7 +102,7 @@ class _Sending:
     async def send(self, call: ProtectedCall) -> httpx.Response:
         await self.close_bad_answer()
         response = await self._transport.handle_async_request(self._request)
-        if response.status_code >= FIRST_BAD_STATUS:
+        if response.status_code >= FIRST_ERROR_STATUS:
             self._bad_answer = response
             raise BadAnswer(response, response.status_code, response.headers, put_aside=self._put_aside)
         # A transport for tests may give an answer that has been read. A connection that goes on with another protocol
